@@ -1,0 +1,29 @@
+# Every task, each with a line of help: `make` alone prints them.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# A stamp a lock file: what is installed already is not installed again.
+.venv/pip:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "geoip needs Python 3.11 or newer: make PYTHON=python3.13 …")'
+	$(PYTHON) -m venv .venv
+	@touch $@
+.venv/%.lock: requirements/%.txt .venv/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@cp $< $@
+
+run: .venv/app.lock ## serve on http://localhost:8080
+	@$(BIN)/python -m app
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
+	--custom-compile-command 'make lock' --python-version 3.11
+lock: .venv/lint.lock ## write requirements/*.txt anew from pyproject.toml (UPGRADE=--upgrade: the newest versions)
+	$(LOCK) $(UPGRADE) pyproject.toml -o requirements/app.txt
+	for group in freeze test lint images; do \
+	  $(LOCK) $(UPGRADE) --group $$group -c requirements/app.txt -o requirements/$$group.txt || exit; done
+.PHONY: help run lock
