@@ -24,8 +24,8 @@ ENV PYTHONHASHSEED=0
 COPY app app
 COPY docker docker
 COPY requirements/app.txt requirements/
-RUN pyinstaller --distpath /image --workpath work docker/geoip.spec && \
-    python docker/record.py work/geoip/origins.txt /image && \
+RUN pyinstaller --log-level WARN --distpath /image --workpath work docker/geoip.spec && \
+    python docker/record.py /image <work/geoip/libraries.txt && \
     find /image -exec touch --no-dereference --date="@${SOURCE_DATE_EPOCH}" {} +
 
 FROM ${RUNTIME}
