@@ -24,7 +24,7 @@ ENV PYTHONHASHSEED=0
 COPY app app
 COPY docker docker
 COPY requirements/app.txt requirements/
-RUN pyinstaller --log-level WARN --distpath /image --workpath work docker/geoip.spec && \
+RUN pyinstaller --log-level ERROR --distpath /image --workpath work docker/geoip.spec && \
     python docker/record.py /image <work/geoip/libraries.txt && \
     find /image -exec touch --no-dereference --date="@${SOURCE_DATE_EPOCH}" {} +
 
