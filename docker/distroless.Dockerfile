@@ -25,8 +25,8 @@ COPY app app
 COPY docker docker
 COPY requirements/app.txt requirements/
 RUN pyinstaller --log-level ERROR --distpath /image --workpath work docker/geoip.spec && \
-    python docker/record.py /image <work/geoip/libraries.txt && \
-    find /image -exec touch --no-dereference --date="@${SOURCE_DATE_EPOCH}" {} +
+    cat work/geoip/libraries.txt | python docker/record.py /image && \
+    find /image -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
 
 FROM ${RUNTIME}
 COPY --link --from=build /image/ /
