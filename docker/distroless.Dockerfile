@@ -18,9 +18,11 @@ RUN --mount=type=bind,source=requirements,target=requirements --mount=type=cache
 # The stock bootloader needs zlib, which the runtime image does not have: let it look among the bundled libraries.
 RUN patchelf --set-rpath '$ORIGIN/_internal' /usr/local/lib/python3.*/site-packages/PyInstaller/bootloader/*/run
 
-# One time stamp for all files, and the order of sets fixed: the same source gives the same bytes.
-ARG SOURCE_DATE_EPOCH=0
+# Columns in tracebacks point into source lines, which a frozen app has not: without them the bytecode is smaller.
+ENV PYTHONNODEBUGRANGES=1
+# The order of sets fixed, and one time stamp for all files: the same source gives the same bytes.
 ENV PYTHONHASHSEED=0
+ARG SOURCE_DATE_EPOCH=0
 COPY app app
 COPY docker docker
 COPY requirements/app.txt requirements/

@@ -26,9 +26,11 @@ RUN mkdir -p /image/lib /image/etc/ssl/certs && \
     cp /etc/os-release /image/etc/ && \
     echo 'nonroot:x:65532:65532:nonroot:/:/sbin/nologin' >/image/etc/passwd
 
-# One time stamp for all files, and the order of sets fixed: the same source gives the same bytes.
-ARG SOURCE_DATE_EPOCH=0
+# Columns in tracebacks point into source lines, which a frozen app has not: without them the bytecode is smaller.
+ENV PYTHONNODEBUGRANGES=1
+# The order of sets fixed, and one time stamp for all files: the same source gives the same bytes.
 ENV PYTHONHASHSEED=0
+ARG SOURCE_DATE_EPOCH=0
 COPY app app
 COPY docker docker
 COPY requirements/app.txt requirements/
