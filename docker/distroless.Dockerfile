@@ -19,7 +19,7 @@ RUN --mount=type=bind,source=requirements,target=requirements --mount=type=cache
 RUN patchelf --set-rpath '$ORIGIN/_internal' /usr/local/lib/python3.*/site-packages/PyInstaller/bootloader/*/run
 
 # Columns in tracebacks point into source lines, which a frozen app has not: without them the bytecode is smaller.
-ENV PYTHONNODEBUGRANGES=1
+ENV PYTHONNODEBUGRANGES=1 PYINSTALLER_ZLIB_COMPRESSION_LEVEL=9
 # The order of sets fixed, and one time stamp for all files: the same source gives the same bytes.
 ENV PYTHONHASHSEED=0
 ARG SOURCE_DATE_EPOCH=0

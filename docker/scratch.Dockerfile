@@ -27,7 +27,7 @@ RUN mkdir -p /image/lib /image/etc/ssl/certs && \
     echo 'nonroot:x:65532:65532:nonroot:/:/sbin/nologin' >/image/etc/passwd
 
 # Columns in tracebacks point into source lines, which a frozen app has not: without them the bytecode is smaller.
-ENV PYTHONNODEBUGRANGES=1
+ENV PYTHONNODEBUGRANGES=1 PYINSTALLER_ZLIB_COMPRESSION_LEVEL=9
 # The order of sets fixed, and one time stamp for all files: the same source gives the same bytes.
 ENV PYTHONHASHSEED=0
 ARG SOURCE_DATE_EPOCH=0
