@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -124,8 +124,8 @@ def caller_address(request: Request) -> IPAddress | None:
     """The caller's address; None where it is none on the internet, so that the service's own egress is meant."""
     for client in (request.scope.get("client"), request.scope.get(_PEER)):
         try:
-            address = parse_address(client[0])
-        except (TypeError, ValueError):  # no socket's address, or not an IP address
+            address = parse_address(client[0] if client else "")
+        except ValueError:
             continue
         return address if is_global(address) else None
     return None
@@ -138,7 +138,7 @@ class _Forwarded:
     """uvicorn's reading of X-Forwarded-For, which keeps the peer's address for a hop that is none."""
 
     def __init__(self, app: ASGIApp, trusted: list[str]) -> None:
-        self._app: Any = ProxyHeadersMiddleware(app, trusted)  # uvicorn and Starlette type ASGI each in its own way
+        self._app: Any = ProxyHeadersMiddleware(cast("Any", app), trusted)  # uvicorn types ASGI in its own way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[_PEER] = scope.get("client")

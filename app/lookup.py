@@ -40,8 +40,7 @@ class Entry:
     """What is known of an address: the JSON of its answer, made once, or why there is none."""
 
     body: bytes | None
-    detail: str
-    """The source that answered; of "unknown", the sentence that says so."""
+    unknown: str
     expires: float
 
 
@@ -51,7 +50,6 @@ class Found:
 
     body: bytes
     """An Answer as JSON."""
-    source: str
     cache_status: str
     """Where it is from (RFC 9211)."""
     max_age: int
@@ -118,8 +116,8 @@ class Lookup:
 
     def _found(self, entry: Entry, cache_status: str) -> Found:
         if entry.body is None:
-            raise UnknownAddress(entry.detail)
-        return Found(entry.body, entry.detail, f"geoip; {cache_status}", max(0, self._ttl_left(entry)))
+            raise UnknownAddress(entry.unknown)
+        return Found(entry.body, f"geoip; {cache_status}", max(0, self._ttl_left(entry)))
 
     async def _ask(self, key: str, address: IPAddress | None) -> Entry:
         try:
@@ -127,7 +125,7 @@ class Lookup:
         except UnknownAddress as problem:
             entry = Entry(None, problem.detail, self._clock() + min(self._ttl, NEGATIVE_TTL))
         else:
-            entry = Entry(answer.model_dump_json().encode(), answer.source, self._clock() + self._ttl)
+            entry = Entry(answer.model_dump_json().encode(), "", self._clock() + self._ttl)
         if self._entries.maxsize:
             self._entries[key] = entry
         return entry
@@ -180,9 +178,9 @@ class _Turn:
             self._failed(problem)
             raise
         except TimeoutError:
-            problem = UpstreamTimeout(f"{self.source.name} said nothing in time", reason=f"{seconds:.1f} s")
-            self._failed(problem)
-            raise problem from None
+            timeout = UpstreamTimeout(f"{self.source.name} said nothing in time", reason=f"{seconds:.1f} s")
+            self._failed(timeout)
+            raise timeout from None
         self._failures = 0
         if pause:
             self._rest(QuotaExhausted(f"{self.source.name} takes no more requests for now", retry_after=pause), pause)
