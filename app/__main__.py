@@ -55,7 +55,8 @@ def serve(settings: Settings) -> int:
     try:
         listener = _listen(settings)
     except OSError as error:
-        print(f"geoip: cannot listen on {settings.bind} port {settings.port}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        reason = os.strerror(error.errno) if error.errno else error
+        print(f"geoip: cannot listen on {settings.bind} port {settings.port}: {reason}", file=sys.stderr)  # noqa: T201
         return 1
 
     import uvicorn

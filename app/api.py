@@ -1,7 +1,8 @@
 """The web API: one route, and every problem as `application/problem+json`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Query, Request, Response
@@ -100,7 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(Exception, _bug_response)
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["GET", "HEAD"], allow_headers=["*"])
     if settings.trusted_proxies:
-        app.add_middleware(_Forwarded, trusted=[str(network) for network in settings.trusted_proxies])
+        app.add_middleware(_Forwarded, trusted=settings.trusted_proxies)
     return app
 
 
@@ -137,8 +138,11 @@ _PEER = "geoip.peer"
 class _Forwarded:
     """uvicorn's reading of X-Forwarded-For, which keeps the peer's address for a hop that is none."""
 
-    def __init__(self, app: ASGIApp, trusted: list[str]) -> None:
-        self._app: Any = ProxyHeadersMiddleware(cast("Any", app), trusted)  # uvicorn types ASGI in its own way
+    def __init__(self, app: ASGIApp, trusted: Sequence[IPv4Network | IPv6Network]) -> None:
+        hosts = [str(network) for network in trusted]
+        # On a socket for both families, a peer with an IPv4 address has an IPv4-mapped one.
+        hosts += [f"::ffff:{n.network_address}/{96 + n.prefixlen}" for n in trusted if isinstance(n, IPv4Network)]
+        self._app: Any = ProxyHeadersMiddleware(cast("Any", app), hosts)  # uvicorn types ASGI in its own way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[_PEER] = scope.get("client")
