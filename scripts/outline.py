@@ -29,8 +29,8 @@ SHA256 = "04342cdc1e3016bcd7db1630de95684d67b79fe3c8c460321e87aef469502394"
 BEGIN, END = "<!-- outline -->", "<!-- /outline -->"
 
 WIDTH = 1800  # units: 0.2 degrees each, so that most steps along a coast have one digit
-DETAIL = 1.8  # square units: a bend that spans less is straightened
-ISLAND = 0.5  # square units: a smaller island is left out
+DETAIL = 2.4  # square units: a bend that spans less is straightened
+ISLAND = 1.5  # square units: a smaller island is left out
 
 Point = tuple[float, float]
 Line = list[tuple[int, int]]
