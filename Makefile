@@ -20,10 +20,26 @@ help: ## print this list
 run: .venv/app.lock ## serve on http://localhost:8080
 	@$(BIN)/python -m app
 
+test: .venv/app.lock .venv/test.lock ## run the tests, and show what of app/ they reach (SLOW=1: the minute-long ones too)
+	@$(BIN)/pytest --cov --cov-report=term-missing:skip-covered $(if $(SLOW),,-m 'not slow')
+
+check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	@rm -rf .venv/lock && cp -r requirements .venv/lock && $(MAKE) --no-print-directory --silent lock OUT=.venv/lock
+	@diff -r .venv/lock requirements || { echo 'the locks are not what pyproject.toml asks for: make lock'; exit 1; }
+
+format: .venv/lint.lock ## lay the code out as `make check` wants it
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+OUT ?= requirements
 LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command 'make lock' --python-version 3.11
 lock: .venv/lint.lock ## write requirements/*.txt anew from pyproject.toml (UPGRADE=--upgrade: the newest versions)
-	$(LOCK) $(UPGRADE) pyproject.toml -o requirements/app.txt
+	$(LOCK) $(UPGRADE) pyproject.toml -o $(OUT)/app.txt
 	for group in freeze test lint images; do \
-	  $(LOCK) $(UPGRADE) --group $$group -c requirements/app.txt -o requirements/$$group.txt || exit; done
-.PHONY: help run lock
+	  $(LOCK) $(UPGRADE) --group $$group -c $(OUT)/app.txt -o $(OUT)/$$group.txt || exit; done
+
+.PHONY: help run test check format lock
