@@ -38,7 +38,7 @@ from app.sources import MAX_PAUSE, Answer, make_sources
 _HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Cache-Status, Retry-After",
-    "Vary": "Accept, Origin",
+    "Vary": "Accept",
     "X-Content-Type-Options": "nosniff",
 }
 _PAGE_HEADERS = {

@@ -364,7 +364,7 @@ class Ipinfo(HttpSource):
 
 
 class Mmdb(Source):
-    """MaxMind DB files: those that the settings name, else those of `make geodata`, else the sample beside this file."""
+    """MaxMind DB files: those that the settings name, else those of `make geodata`, else the sample in here."""
 
     name = "mmdb"
 

@@ -54,7 +54,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "app"],
                     env=environment(
-                        **{"GEOIP_BIND": "127.0.0.1", "GEOIP_SOURCES": "ipwhois", "PYTHONPATH": ROOT, "PORT": port} | settings
+                        **{"GEOIP_BIND": "127.0.0.1", "GEOIP_SOURCES": "ipwhois", "PYTHONPATH": ROOT, "PORT": port}
+                        | settings
                     ),
                     cwd=tmp_path,
                     text=True,
