@@ -364,7 +364,7 @@ async def test_who_prefers_html_gets_the_page(accept: str, client: Client, ipwho
         assert response.status_code == 200
         assert response.headers["Content-Type"] == "text/html; charset=utf-8"
         assert response.headers["Vary"] == "Accept, Origin"
-        assert response.text.startswith("<!doctype html>")
+        assert response.text.startswith("<!DOCTYPE html>")
     assert not ipwhois.called
 
 
