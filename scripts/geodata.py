@@ -47,7 +47,7 @@ SIZE_LIMIT = 1_000_000_000  # bytes, packed and unpacked
 class Kind(NamedTuple):
     name: str
     field: str  # what a record must have
-    least: int  # bytes: a tenth of what the files of 2026 have
+    least: int  # bytes: far below a full file, and far above a page or a sample
 
 
 KINDS = (Kind("city", "latitude", 12_000_000), Kind("asn", "isp", 800_000))
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
             try:
                 options.folder.mkdir(parents=True, exist_ok=True)
                 said = fetch(client, kind, months, options.url.rstrip("/"), options.folder, progress)
-                console.print(said, highlight=False, soft_wrap=True)
+                console.print(said, highlight=False, markup=False, soft_wrap=True)
             except (FetchError, OSError, httpx.HTTPError, httpx.InvalidURL) as error:
                 console.print(f"geodata: {kind.name}: {error}", highlight=False, markup=False, soft_wrap=True)
                 status = 1
@@ -151,7 +151,8 @@ def download(client: httpx.Client, url: str, part: Path, held: float | None, pro
                     tries = 1 if file.tell() > size else tries + 1
                     if tries == TRIES or time.monotonic() > deadline:
                         reason = str(error) or type(error).__name__
-                        raise FetchError(f"{url}: {reason}; {file.tell():,} bytes are kept for the next run") from error
+                        kept = f"; {file.tell():,} bytes are kept for the next run" if file.tell() else ""
+                        raise FetchError(f"{url}: {reason}{kept}") from error
                     time.sleep(BACKOFF * 2 ** (tries - 1))
         finally:
             progress.remove_task(task)
