@@ -1,8 +1,9 @@
 """The web API: one route, and every problem as `application/problem+json`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
@@ -14,7 +15,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app import __version__
 from app.address import IPAddress, is_global, parse_address
 from app.client import Client
+from app.log import NOTES, RequestLog
 from app.lookup import Lookup
+from app.page import CONTENT_SECURITY_POLICY, HTML, prefers_html
 from app.problems import (
     InternalError,
     InvalidAddress,
@@ -31,20 +34,32 @@ from app.problems import (
 )
 from app.settings import Settings
 from app.sources import MAX_PAUSE, Answer, make_sources
+from app.store import Store
 
 # On every answer of ours, asked across origins or not: a cache may keep the one and give it to the other.
 _HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Cache-Status, Retry-After",
+    "Vary": "Accept",
     "X-Content-Type-Options": "nosniff",
+}
+_PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Referrer-Policy": "no-referrer",
 }
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The application, with nothing under way until the first request."""
     client = Client()
+    store = Store(settings.cache_url.get_secret_value()) if settings.cache_url else None
     lookup = Lookup(
-        make_sources(settings, client), timeout=settings.timeout, ttl=settings.cache_ttl, size=settings.cache_size
+        make_sources(settings, client),
+        timeout=settings.timeout,
+        ttl=settings.cache_ttl,
+        size=settings.cache_size,
+        store=store,
     )
 
     @asynccontextmanager
@@ -52,6 +67,8 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await lookup.aclose()
         await client.aclose()
+        if store:
+            await store.aclose()
 
     app = _Service(
         title="geoip",
@@ -77,13 +94,17 @@ def create_app(settings: Settings) -> FastAPI:
         A caller without an address on the internet (in a private network, say) is answered with the one that the
         service itself has there.
         """
+        if prefers_html(", ".join(request.headers.getlist("Accept"))):
+            return Response(HTML, headers=_HEADERS | _PAGE_HEADERS, media_type="text/html")
         address = caller_address(request) if ip is None else asked_address(request.query_params.getlist("ip"))
+        notes = request.scope.get(NOTES, {})
+        notes["address"] = str(address) if address else None
         found = await lookup.find(address)
+        notes |= {"source": found.source, "upstream_ms": found.upstream_ms}
         shared = ip is not None and found.max_age > 0
         headers = {
             "Cache-Control": f"public, max-age={found.max_age}" if shared else "private, no-store",
             "Cache-Status": found.cache_status,
-            "Vary": "Accept",
         }
         return Response(found.body, headers=_HEADERS | headers, media_type="application/json")
 
@@ -99,8 +120,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_problem_response)
     app.add_exception_handler(Exception, _bug_response)
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["GET", "HEAD"], allow_headers=["*"])
+    if settings.log_format == "json":
+        app.add_middleware(RequestLog, addresses=settings.log_addresses)
     if settings.trusted_proxies:
-        app.add_middleware(_Forwarded, trusted=[str(network) for network in settings.trusted_proxies])
+        app.add_middleware(_Forwarded, trusted=settings.trusted_proxies)
     return app
 
 
@@ -124,8 +147,8 @@ def caller_address(request: Request) -> IPAddress | None:
     """The caller's address; None where it is none on the internet, so that the service's own egress is meant."""
     for client in (request.scope.get("client"), request.scope.get(_PEER)):
         try:
-            address = parse_address(client[0])
-        except (TypeError, ValueError):  # no socket's address, or not an IP address
+            address = parse_address(client[0] if client else "")
+        except ValueError:
             continue
         return address if is_global(address) else None
     return None
@@ -137,8 +160,11 @@ _PEER = "geoip.peer"
 class _Forwarded:
     """uvicorn's reading of X-Forwarded-For, which keeps the peer's address for a hop that is none."""
 
-    def __init__(self, app: ASGIApp, trusted: list[str]) -> None:
-        self._app: Any = ProxyHeadersMiddleware(app, trusted)  # uvicorn and Starlette type ASGI each in its own way
+    def __init__(self, app: ASGIApp, trusted: Sequence[IPv4Network | IPv6Network]) -> None:
+        hosts = [str(network) for network in trusted]
+        # On a socket for both families, a peer with an IPv4 address has an IPv4-mapped one.
+        hosts += [f"::ffff:{n.network_address}/{96 + n.prefixlen}" for n in trusted if isinstance(n, IPv4Network)]
+        self._app: Any = ProxyHeadersMiddleware(cast("Any", app), hosts)  # uvicorn types ASGI in its own way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[_PEER] = scope.get("client")
@@ -147,7 +173,7 @@ class _Forwarded:
 
 def _problem_response(_: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)  # noqa: S101 (Starlette hands over what was registered)
-    headers = _HEADERS | {"Cache-Control": "no-store", "Vary": "Accept"}
+    headers = _HEADERS | {"Cache-Control": "no-store"}
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
     if isinstance(problem, MethodNotAllowed):
