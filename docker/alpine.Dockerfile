@@ -31,7 +31,7 @@ USER 65532:65532
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 EXPOSE 8080
 # The app asks itself, in Python: the base images of these six have no curl in common.
-HEALTHCHECK --interval=10s --timeout=2s --start-period=10s --start-interval=1s \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --start-interval=1s \
     CMD ["python", "-m", "app", "healthcheck"]
 ENTRYPOINT ["python", "-m", "app"]
 ARG PYTHON VERSION= REVISION= SOURCE=
@@ -81,7 +81,7 @@ WORKDIR /srv
 USER 65532:65532
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=2s --start-period=10s --start-interval=1s \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --start-interval=1s \
     CMD ["python", "-m", "app", "healthcheck"]
 ENTRYPOINT ["python", "-m", "app"]
 ARG PYTHON VERSION= REVISION= SOURCE=
