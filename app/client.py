@@ -1,9 +1,9 @@
 """The one HTTP client of the process: pooled, bounded, and suspicious of what it is sent."""
 
 import asyncio
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,21 +52,29 @@ class Client:
                     limits=httpx.Limits(max_connections=MAX_UNDER_WAY, max_keepalive_connections=MAX_UNDER_WAY),
                     # Not compressed: what is read is then what was sent, and 64 KiB are 64 KiB.
                     headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "geoip"},
+                    # None is kept: they would pile up, and tell the upstream's visits from each other.
+                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 )
             request = self._client.build_request("GET", url, params=params, headers=headers)
             async with self._turn:
                 try:
                     response = await self._client.send(request, stream=True)
-                except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+                except (httpx.ReadError, httpx.RemoteProtocolError) as error:
                     # The connection broke before there was an answer: a kept one that its server has closed, mostly.
+                    # Bytes that are no HTTP are the same error, but an answer.
+                    if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
+                        raise
                     response = await self._client.send(request, stream=True)
                 try:
                     return Response(response.status_code, response.headers, await _read(response))
                 finally:
                     await response.aclose()
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ssl.SSLError) as error:
-            # OSError and SSLError: the CA bundle that SSL_CERT_FILE names cannot be read.
-            raise ClientError(f"{type(error).__name__}: {error}") from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
+            # Beside httpx's own: a CA bundle that cannot be read (OSError), a host that cannot be a name, a proxy of an
+            # unknown kind (ValueError), a SOCKS proxy (ImportError). Where it was the network, the message says what is
+            # wrong; others quote a proxy's URL, or what was received, and that may be the request with its key.
+            said = f": {error}" if isinstance(error, httpx.NetworkError | OSError) else ""
+            raise ClientError(f"{type(error).__name__}{said}") from error
 
     async def aclose(self) -> None:
         """Close what is kept open."""
