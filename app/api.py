@@ -16,6 +16,7 @@ from app import __version__
 from app.address import IPAddress, is_global, parse_address
 from app.client import Client
 from app.lookup import Lookup
+from app.page import CONTENT_SECURITY_POLICY, HTML, prefers_html
 from app.problems import (
     InternalError,
     InvalidAddress,
@@ -37,7 +38,13 @@ from app.sources import MAX_PAUSE, Answer, make_sources
 _HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Cache-Status, Retry-After",
+    "Vary": "Accept",
     "X-Content-Type-Options": "nosniff",
+}
+_PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Referrer-Policy": "no-referrer",
 }
 
 
@@ -78,13 +85,14 @@ def create_app(settings: Settings) -> FastAPI:
         A caller without an address on the internet (in a private network, say) is answered with the one that the
         service itself has there.
         """
+        if prefers_html(", ".join(request.headers.getlist("Accept"))):
+            return Response(HTML, headers=_HEADERS | _PAGE_HEADERS, media_type="text/html")
         address = caller_address(request) if ip is None else asked_address(request.query_params.getlist("ip"))
         found = await lookup.find(address)
         shared = ip is not None and found.max_age > 0
         headers = {
             "Cache-Control": f"public, max-age={found.max_age}" if shared else "private, no-store",
             "Cache-Status": found.cache_status,
-            "Vary": "Accept",
         }
         return Response(found.body, headers=_HEADERS | headers, media_type="application/json")
 
@@ -151,7 +159,7 @@ class _Forwarded:
 
 def _problem_response(_: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)  # noqa: S101 (Starlette hands over what was registered)
-    headers = _HEADERS | {"Cache-Control": "no-store", "Vary": "Accept"}
+    headers = _HEADERS | {"Cache-Control": "no-store"}
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
     if isinstance(problem, MethodNotAllowed):

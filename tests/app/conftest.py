@@ -22,7 +22,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., httpx.AsyncClient]:
     monkeypatch.setattr("os.environ", {})
 
     def make(peer: str | None = "127.0.0.1", **settings: object) -> httpx.AsyncClient:
-        app = create_app(Settings(_env_file=None, **settings))  # type: ignore[arg-type, call-arg]
+        app = create_app(Settings(_env_file=None, **{"sources": "ipwhois"} | settings))  # type: ignore[arg-type, call-arg]
         address = (peer, 12345)
         transport = httpx.ASGITransport(app, client=address)  # type: ignore[arg-type]
         return httpx.AsyncClient(transport=transport, base_url="http://geoip")

@@ -1,6 +1,9 @@
 """The web API as a client sees it: answers, which address is meant, problems, and the schema."""
 
+import base64
+import hashlib
 import json
+import re
 from collections.abc import Callable
 
 import httpx
@@ -340,3 +343,92 @@ async def test_the_documentation_is_there(client: Client) -> None:
     response = await client().get("/docs")
     assert response.status_code == 200
     assert "openapi.json" in response.text
+
+
+# The page
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "text/html",
+        "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+        "application/json;q=0.5, text/html;q=0.6",
+        "text/*, application/json;q=0.9",
+        "*/*;q=0.1, TEXT/HTML",
+    ],
+)
+async def test_who_prefers_html_gets_the_page(accept: str, client: Client, ipwhois: respx.Route) -> None:
+    for target in ("/", "/?ip=8.8.8.8", "/?ip=junk"):
+        response = await client().get(target, headers={"Accept": accept})
+        assert response.status_code == 200
+        assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert response.headers["Vary"] == "Accept, Origin"
+        assert response.text.startswith("<!DOCTYPE html>")
+    assert not ipwhois.called
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "*/*",
+        "application/json",
+        "text/html;q=0.5, application/json",
+        "text/html;q=0.5, */*",
+        "text/html, application/json",
+        "text/html;q=0",
+        "text/html;q=0, */*;q=0.1",
+        "image/png",
+        "",
+        ";;;",
+        "text",
+        "text/html;q=nonsense, application/json",
+    ],
+)
+async def test_everybody_else_gets_json(accept: str, client: Client, ipwhois: respx.Route) -> None:
+    response = await client().get("/?ip=8.8.8.8", headers={"Accept": accept})
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Vary"] == "Accept, Origin"
+
+
+async def test_the_page_may_do_what_is_in_it_and_nothing_else(client: Client) -> None:
+    response = await client().get("/", headers={"Accept": "text/html"})
+    policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
+    for element, directive in (("script", "script-src"), ("style", "style-src")):
+        (content,) = re.findall(f"<{element}>(.*?)</{element}>", response.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert policy[directive] == f"'sha256-{digest}'"
+        assert response.text.count(f"<{element}") == 1
+    assert policy["default-src"] == "'none'"
+    assert policy["connect-src"] == "'self'"
+    assert "unsafe" not in str(policy)
+    assert len(response.content) < 60_000
+
+
+# Offline
+
+
+async def test_without_a_network_the_sample_answers(client: Client, respx_mock: respx.MockRouter) -> None:
+    respx_mock.get(url__startswith="https://ipwho.is/").mock(side_effect=httpx.ConnectError("no network"))
+    service = client(sources="ipwhois,mmdb")
+    for address in ("8.8.8.8", "1.1.1.1", "2001:4860:4860::8888"):
+        answer = (await service.get(f"/?ip={address}")).json()
+        assert (answer["ip"], answer["source"]) == (address, "mmdb")
+        assert answer["isp"]
+        assert answer["latitude"] is not None
+
+
+async def test_a_caller_who_cannot_be_placed_offline_is_told_how_to_ask(
+    client: Client, respx_mock: respx.MockRouter
+) -> None:
+    respx_mock.get("https://ipwho.is/").mock(side_effect=httpx.ConnectError("no network"))
+    response = await client("192.168.0.1", sources="ipwhois,mmdb").get("/")
+    assert response.status_code == 502
+    assert "/?ip=8.8.8.8" in response.json()["detail"]
+    assert response.json()["sources"] == [
+        {"source": "ipwhois", "code": "upstream-failed"},
+        {"source": "mmdb", "code": "unknown-address"},
+    ]
+    response = await client("192.168.0.1", sources="mmdb").get("/")
+    assert (response.status_code, response.json()["code"]) == (404, "unknown-address")
+    assert "/?ip=8.8.8.8" in response.json()["detail"]

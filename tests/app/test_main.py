@@ -213,7 +213,7 @@ def test_a_name_lookup_that_hangs_does_not_delay_the_end(tmp_path: Path) -> None
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-c", code],
-        env=environment(PYTHONPATH=ROOT, PORT=port, GEOIP_TIMEOUT=1),
+        env=environment(PYTHONPATH=ROOT, PORT=port, GEOIP_TIMEOUT=1, GEOIP_SOURCES="ipwhois"),
         cwd=tmp_path,
         text=True,
         stdout=subprocess.PIPE,
