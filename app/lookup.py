@@ -32,6 +32,9 @@ FAILURES_RUNNING = 3
 
 FAILURE_PAUSE = 10
 
+MAX_UNDER_WAY = 24
+"""Requests under way at once, of a source: httpx slows down with its pool, so that waiting is quicker than asking."""
+
 logger = logging.getLogger("geoip")
 
 
@@ -155,6 +158,7 @@ class _Turn:
     def __init__(self, source: Source, clock: Callable[[], float]) -> None:
         self.source = source
         self._clock = clock
+        self._room = asyncio.Semaphore(MAX_UNDER_WAY)
         self._failures = 0
         self._resting_for: Problem = UpstreamFailed("")
         self._resting_until = -math.inf
@@ -165,23 +169,28 @@ class _Turn:
 
     async def ask(self, address: IPAddress | None, seconds: float) -> Answer:
         """Answer of the source within that time; a resting one repeats the problem that it rests for."""
-        if self.resting:
-            problem = self._resting_for
-            left = math.ceil(self._resting_until - self._clock())
-            raise type(problem)(problem.detail, retry_after=left if problem.retry_after else None)
+        if not self.resting:
+            try:
+                async with asyncio.timeout(seconds), self._room:
+                    if not self.resting:  # it may have refused the one before
+                        return await self._ask(address)
+            except TimeoutError:
+                timeout = UpstreamTimeout(f"{self.source.name} said nothing in time", reason=f"{seconds:.1f} s")
+                self._failed(timeout)
+                raise timeout from None
+        problem = self._resting_for
+        left = math.ceil(self._resting_until - self._clock())
+        raise type(problem)(problem.detail, retry_after=left if problem.retry_after else None)
+
+    async def _ask(self, address: IPAddress | None) -> Answer:
         try:
-            async with asyncio.timeout(seconds):
-                answer, pause = await self.source.ask(address)
+            answer, pause = await self.source.ask(address)
         except UnknownAddress:
             self._failures = 0
             raise
         except Problem as problem:
             self._failed(problem)
             raise
-        except TimeoutError:
-            timeout = UpstreamTimeout(f"{self.source.name} said nothing in time", reason=f"{seconds:.1f} s")
-            self._failed(timeout)
-            raise timeout from None
         self._failures = 0
         if pause:
             self._rest(QuotaExhausted(f"{self.source.name} takes no more requests for now", retry_after=pause), pause)
@@ -196,5 +205,6 @@ class _Turn:
             self._rest(problem, FAILURE_PAUSE)
 
     def _rest(self, problem: Problem, seconds: float) -> None:
-        self._resting_for = problem
-        self._resting_until = self._clock() + seconds
+        until = self._clock() + seconds
+        if until > self._resting_until:  # what was still under way does not shorten a rest
+            self._resting_for, self._resting_until = problem, until
