@@ -104,7 +104,12 @@ FAULTS: dict[str, Fault] = {
     "a header of a megabyte": Fault(sending(HEAD + b"X-Long: " + b"x" * 2**20), FAILED),
     "two lengths": Fault(sending(HEAD + b"Content-Length: 5\r\n\r\n{}   "), FAILED),
     "switching protocols": Fault(sending(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), FAILED),
-    "10 MB body": Fault(answering(b" " * 10_000_000), FAILED),
+    "10 MB body": Fault(
+        answering(json.dumps(ipwhois_answer("8.8.8.8")).encode() + b" " * 10_000_000), FAILED, "ipwhois"
+    ),
+    "an encoding that was not asked for": Fault(
+        answering(ipwhois_answer("8.8.8.8"), headers={"Content-Encoding": "br"}), FAILED, "ipwhois"
+    ),
     "10 MB body in chunks": Fault(
         sending(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[b"10000\r\n" + b" " * 65536 + b"\r\n"] * 160
@@ -175,6 +180,7 @@ FAULTS: dict[str, Fault] = {
     "latitude Infinity": Fault(holding("latitude", b"-Infinity"), FAILED, "ipwhois"),
     "latitude 1e999": Fault(holding("latitude", b"1e999"), FAILED, "ipwhois"),
     "latitude NaN as a string": Fault(holding("latitude", b'"NaN"'), FAILED, "ipwhois"),
+    "NaN where it does not matter": Fault(holding("city", b"NaN"), FAILED, "ipwhois"),
     "latitude of 400 digits": Fault(holding("latitude", b"9" * 400), FAILED, "ipwhois"),
     "latitude of 9,000 digits": Fault(holding("latitude", b"9" * 9000), FAILED, "ipwhois"),
     "a lone surrogate": Fault(holding("city", rb'"\ud800"'), FAILED, "ipwhois"),
