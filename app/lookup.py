@@ -30,6 +30,9 @@ FAILURES_RUNNING = 3
 
 FAILURE_PAUSE = 10
 
+MAX_UNDER_WAY = 24
+"""Requests under way at once, of a source: httpx slows down with its pool, so that waiting is quicker than asking."""
+
 logger = logging.getLogger("geoip")
 
 
@@ -130,7 +133,8 @@ class Lookup:
                 if entry.expires > self._clock():
                     return entry, None
             for turn in self._turns:
-                turn.rest(rests.get(turn.source.name))
+                if rest := rests.get(turn.source.name):
+                    turn.rest(rest)
         answer, unknown, ttl = None, "", self._ttl
         started = time.perf_counter()
         try:
@@ -176,6 +180,7 @@ class _Turn:
         self.source = source
         self._store = store
         self._clock = clock
+        self._room = asyncio.Semaphore(MAX_UNDER_WAY)
         self._failures = 0
         self._rest: Rest | None = None
 
@@ -183,30 +188,36 @@ class _Turn:
     def resting(self) -> bool:
         return self._rest is not None and self._clock() < self._rest.until
 
-    def rest(self, rest: Rest | None) -> None:
-        """Leave the source alone, if that is longer than it is left alone anyway."""
-        if rest and (self._rest is None or rest.until > self._rest.until):
+    def rest(self, rest: Rest) -> None:
+        """Leave the source alone; what was still under way, or is older news, does not shorten a rest."""
+        if self._rest is None or rest.until > self._rest.until:
             self._rest = rest
 
     async def ask(self, address: IPAddress | None, seconds: float) -> Answer:
         """Answer of the source within that time; a resting one repeats the problem that it rests for."""
-        if self._rest and self.resting:
-            problem, until = self._rest
-            wait = math.ceil(until - self._clock()) if isinstance(problem, QuotaExhausted) else None
-            raise type(problem)(problem.detail, retry_after=wait)
+        if not self.resting:
+            try:
+                async with asyncio.timeout(seconds), self._room:
+                    if not self.resting:  # it may have refused the one before
+                        return await self._ask(address)
+            except TimeoutError:
+                timeout = UpstreamTimeout(f"{self.source.name} said nothing in time", reason=f"{seconds:.1f} s")
+                await self._failed(timeout)
+                raise timeout from None
+        assert self._rest is not None  # noqa: S101 (it is resting)
+        problem, until = self._rest
+        wait = max(1, math.ceil(until - self._clock())) if isinstance(problem, QuotaExhausted) else None
+        raise type(problem)(problem.detail, retry_after=wait)
+
+    async def _ask(self, address: IPAddress | None) -> Answer:
         try:
-            async with asyncio.timeout(seconds):
-                answer, pause = await self.source.ask(address)
+            answer, pause = await self.source.ask(address)
         except UnknownAddress:
             self._failures = 0
             raise
         except Problem as problem:
             await self._failed(problem)
             raise
-        except TimeoutError:
-            timeout = UpstreamTimeout(f"{self.source.name} said nothing in time", reason=f"{seconds:.1f} s")
-            await self._failed(timeout)
-            raise timeout from None
         self._failures = 0
         if pause:
             await self._refused(QuotaExhausted(f"{self.source.name} takes no more requests for now"), pause)
