@@ -414,6 +414,12 @@ def test_marker_is_where_the_coordinates_say(
         (-33.8, 150.9, True),  # west of Sydney
         (-26.2, 28.0, True),  # Johannesburg
         (-80, 0, True),  # Antarctica
+        (-89.5, 170, True),
+        (66.5, 179.5, True),  # Chukotka, which lies on both sides of the antimeridian
+        (66.5, -175, True),
+        (71, 0, False),  # Norwegian Sea
+        (75, 40, False),  # Barents Sea
+        (72, -140, False),  # Beaufort Sea
         (0, -30, False),  # Atlantic
         (0, -160, False),  # Pacific
         (43.0, 34.0, False),  # Black Sea
