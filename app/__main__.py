@@ -52,19 +52,25 @@ def serve(settings: Settings) -> int:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     for chatty in ("httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)  # they log whole URLs, and a URL may hold a key
+    from app.api import create_app  # not before: a wrong setting is told at once, and healthcheck needs none of it
+
+    try:
+        app = create_app(settings)
+    except ValueError as error:
+        print(f"geoip: {error}", file=sys.stderr)  # noqa: T201
+        return 2
     try:
         listener = _listen(settings)
     except OSError as error:
-        print(f"geoip: cannot listen on {settings.bind} port {settings.port}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        reason = os.strerror(error.errno) if error.errno else error
+        print(f"geoip: cannot listen on {settings.bind} port {settings.port}: {reason}", file=sys.stderr)  # noqa: T201
         return 1
 
     import uvicorn
 
-    from app.api import create_app
-
     debug = settings.log_level == "debug"
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         http="httptools",
         loop="asyncio",
         ws="none",

@@ -1,7 +1,8 @@
 """The web API: one route, and every problem as `application/problem+json`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Query, Request, Response
@@ -15,6 +16,7 @@ from app import __version__
 from app.address import IPAddress, is_global, parse_address
 from app.client import Client
 from app.lookup import Lookup
+from app.page import CONTENT_SECURITY_POLICY, HTML, prefers_html
 from app.problems import (
     InternalError,
     InvalidAddress,
@@ -36,7 +38,13 @@ from app.sources import MAX_PAUSE, Answer, make_sources
 _HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "Cache-Status, Retry-After",
+    "Vary": "Accept",
     "X-Content-Type-Options": "nosniff",
+}
+_PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Referrer-Policy": "no-referrer",
 }
 
 
@@ -77,13 +85,14 @@ def create_app(settings: Settings) -> FastAPI:
         A caller without an address on the internet (in a private network, say) is answered with the one that the
         service itself has there.
         """
+        if prefers_html(", ".join(request.headers.getlist("Accept"))):
+            return Response(HTML, headers=_HEADERS | _PAGE_HEADERS, media_type="text/html")
         address = caller_address(request) if ip is None else asked_address(request.query_params.getlist("ip"))
         found = await lookup.find(address)
         shared = ip is not None and found.max_age > 0
         headers = {
             "Cache-Control": f"public, max-age={found.max_age}" if shared else "private, no-store",
             "Cache-Status": found.cache_status,
-            "Vary": "Accept",
         }
         return Response(found.body, headers=_HEADERS | headers, media_type="application/json")
 
@@ -100,7 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(Exception, _bug_response)
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["GET", "HEAD"], allow_headers=["*"])
     if settings.trusted_proxies:
-        app.add_middleware(_Forwarded, trusted=[str(network) for network in settings.trusted_proxies])
+        app.add_middleware(_Forwarded, trusted=settings.trusted_proxies)
     return app
 
 
@@ -137,8 +146,11 @@ _PEER = "geoip.peer"
 class _Forwarded:
     """uvicorn's reading of X-Forwarded-For, which keeps the peer's address for a hop that is none."""
 
-    def __init__(self, app: ASGIApp, trusted: list[str]) -> None:
-        self._app: Any = ProxyHeadersMiddleware(cast("Any", app), trusted)  # uvicorn types ASGI in its own way
+    def __init__(self, app: ASGIApp, trusted: Sequence[IPv4Network | IPv6Network]) -> None:
+        hosts = [str(network) for network in trusted]
+        # On a socket for both families, a peer with an IPv4 address has an IPv4-mapped one.
+        hosts += [f"::ffff:{n.network_address}/{96 + n.prefixlen}" for n in trusted if isinstance(n, IPv4Network)]
+        self._app: Any = ProxyHeadersMiddleware(cast("Any", app), hosts)  # uvicorn types ASGI in its own way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[_PEER] = scope.get("client")
@@ -147,7 +159,7 @@ class _Forwarded:
 
 def _problem_response(_: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)  # noqa: S101 (Starlette hands over what was registered)
-    headers = _HEADERS | {"Cache-Control": "no-store", "Vary": "Accept"}
+    headers = _HEADERS | {"Cache-Control": "no-store"}
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
     if isinstance(problem, MethodNotAllowed):

@@ -142,10 +142,11 @@ class Lookup:
             except Problem as problem:
                 problems.append((turn.source.name, problem))
         first = next((problem for _, problem in problems if not isinstance(problem, UnknownAddress)), problems[0][1])
-        if len(problems) == 1:
-            raise first
-        sources = [SourceProblem(source=name, code=problem.code) for name, problem in problems]
-        raise type(first)(first.detail, retry_after=first.retry_after, sources=sources)
+        raise type(first)(
+            "; ".join(problem.detail for _, problem in problems),
+            retry_after=first.retry_after,
+            sources=[SourceProblem(source=name, code=problem.code) for name, problem in problems[1:] and problems],
+        )
 
 
 class _Turn:

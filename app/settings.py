@@ -2,12 +2,13 @@
 
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-SourceName = Literal["ipwhois", "ipify", "ipapi", "ipinfo"]
+SourceName = Literal["ipwhois", "ipify", "ipapi", "ipinfo", "mmdb"]
 
 
 def _comma_separated(value: object) -> object:
@@ -68,13 +69,17 @@ class Settings(BaseSettings):
         NoDecode,
         BeforeValidator(_comma_separated),
         Field(min_length=1),
-    ] = ("ipwhois",)
+    ] = ("ipwhois", "mmdb")
     ipwhois_url: AnyHttpUrl = AnyHttpUrl("https://ipwho.is")
     ipify_url: AnyHttpUrl = AnyHttpUrl("https://geo.ipify.org")
     ipify_key: _Key | None = None
     ipapi_url: AnyHttpUrl = AnyHttpUrl("http://ip-api.com")
     ipinfo_url: AnyHttpUrl = AnyHttpUrl("https://ipinfo.io")
     ipinfo_key: _Key | None = None
+    mmdb_city: Path | None = None
+    """MaxMind DB file with places."""
+    mmdb_asn: Path | None = None
+    """MaxMind DB file with providers."""
 
     timeout: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 3
     """Seconds for one lookup: all sources and retries together."""

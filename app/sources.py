@@ -6,9 +6,10 @@ What comes from upstream is hostile input. HTTP 200 proves nothing, and no messa
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
@@ -16,6 +17,7 @@ from pydantic_core import from_json
 
 from app.address import IPAddress, parse_address
 from app.client import Client, ClientError
+from app.mmdb import Databases
 from app.problems import Problem, QuotaExhausted, UnknownAddress, UpstreamFailed, UpstreamRefused
 from app.settings import Settings
 
@@ -361,13 +363,40 @@ class Ipinfo(HttpSource):
         }
 
 
+class Mmdb(Source):
+    """MaxMind DB files: those that the settings name, else those of `make geodata`, else the sample in here."""
+
+    name = "mmdb"
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._databases = Databases(paths or [path for path in GEODATA if path.exists()] or [SAMPLE])
+
+    async def ask(self, address: IPAddress | None) -> Reply:
+        if address is None:
+            raise UnknownAddress(
+                "mmdb cannot place a caller without an address on the internet: ask for an address, as in /?ip=8.8.8.8"
+            )
+        try:
+            fields = self._databases.find(address)
+        except ValueError as error:
+            raise UpstreamFailed("mmdb has a damaged file", reason=str(error)) from error
+        if fields is None:
+            raise UnknownAddress("mmdb does not know this address")
+        return Reply(read_answer(self.name, address, fields))
+
+
+SAMPLE = Path(__file__).with_name("sample.mmdb")
+GEODATA = (Path("data/dbip-city.mmdb"), Path("data/dbip-asn.mmdb"))
+
+
 def make_sources(settings: Settings, client: Client) -> tuple[Source, ...]:
-    """The sources that the settings name, in their order of preference."""
+    """The sources that the settings name, in their order of preference; ValueError for a file that is no good."""
     made: dict[str, Callable[[], Source]] = {
         "ipwhois": lambda: Ipwhois(client, str(settings.ipwhois_url)),
         "ipify": lambda: Ipify(client, str(settings.ipify_url), _secret(settings.ipify_key)),
         "ipapi": lambda: Ipapi(client, str(settings.ipapi_url)),
         "ipinfo": lambda: Ipinfo(client, str(settings.ipinfo_url), _secret(settings.ipinfo_key)),
+        "mmdb": lambda: Mmdb([path for path in (settings.mmdb_city, settings.mmdb_asn) if path]),
     }
     return tuple(made[name]() for name in settings.sources)
 

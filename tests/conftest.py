@@ -53,7 +53,10 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
             with log.open("w") as output:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "app"],
-                    env=environment(GEOIP_BIND="127.0.0.1", PYTHONPATH=ROOT) | environment(PORT=port, **settings),
+                    env=environment(
+                        **{"GEOIP_BIND": "127.0.0.1", "GEOIP_SOURCES": "ipwhois", "PYTHONPATH": ROOT, "PORT": port}
+                        | settings
+                    ),
                     cwd=tmp_path,
                     text=True,
                     stdout=output,
