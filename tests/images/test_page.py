@@ -15,8 +15,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,16 +24,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService, Keys
+from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.wait import WebDriverWait
+
+from tests.images.browser import LAPTOP, PATIENCE, PHONE, PROJECTOR, Browser, start_chromium
 
 IMAGE = "geoip:scratch"
-AXE = sorted(Path("build").glob("axe-core-*/axe.min.js"))
-PATIENCE = 10  # seconds, for anything that the page should do at once
-
-PHONE, LAPTOP, PROJECTOR = (320, 640), (1280, 800), (1920, 1080)
+AXE = sorted((Path(__file__).parents[2] / "build").glob("axe-core-*/axe.min.js"))
 
 ANSWER = {
     "ip": "8.8.8.8",
@@ -77,7 +74,9 @@ def site() -> Iterator[str]:
     hardened = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
     container = subprocess.run([*run, *hardened, IMAGE], check=True, capture_output=True, text=True).stdout.strip()
     try:
-        published = subprocess.run(["docker", "port", container, "8080/tcp"], check=True, capture_output=True, text=True)
+        published = subprocess.run(
+            ["docker", "port", container, "8080/tcp"], check=True, capture_output=True, text=True
+        )
         url = f"http://{published.stdout.split()[0]}"
         for _ in range(100):
             try:
@@ -101,9 +100,9 @@ class Reply:
     """Seconds."""
 
 
-def answer(*, after: float = 0, **values: object) -> Reply:
+def answer(**values: object) -> Reply:
     """The usual answer, but for these values."""
-    return Reply(json.dumps(ANSWER | values).encode(), headers={"Content-Type": "application/json"}, after=after)
+    return Reply(json.dumps(ANSWER | values).encode(), headers={"Content-Type": "application/json"})
 
 
 def problem(status: int, code: str, detail: str, *, retry_after: int | None = None, **members: object) -> Reply:
@@ -162,109 +161,10 @@ def rehearsal(site: str) -> Iterator[Rehearsal]:
         thread.join()
 
 
-class Browser:
-    """What a reader sees and does."""
-
-    def __init__(self, driver: Chrome) -> None:
-        self.driver = driver
-
-    def open(self, url: str) -> None:
-        self.driver.get(url)
-        self.settle()
-
-    def settle(self) -> None:
-        """Wait until the page says that it is done."""
-        self.wait(lambda: self.driver.find_elements(By.CSS_SELECTOR, "main[aria-busy=false]"))
-
-    def wait(self, condition: Callable[[], object]) -> None:
-        WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05).until(lambda _: condition())
-
-    def wait_for_address(self, address: str) -> None:
-        self.wait(lambda: self.text("address") == address)
-        self.settle()
-
-    def element(self, name: str) -> WebElement:
-        return self.driver.find_element(By.ID, name)
-
-    def text(self, name: str) -> str:
-        """What can be seen of an element: nothing, if it is hidden."""
-        return self.element(name).text
-
-    def facts(self) -> dict[str, str]:
-        rows = self.driver.find_elements(By.CSS_SELECTOR, "#facts > div")
-        return {
-            row.find_element(By.TAG_NAME, "dt").text: row.find_element(By.TAG_NAME, "dd").text.replace("\n", " = ")
-            for row in rows
-        }
-
-    def look_up(self, address: str) -> None:
-        """Go to the field with the keyboard, as one does who has no mouse, and ask."""
-        self.driver.execute_script("document.activeElement.blur()")  # type: ignore[no-untyped-call]
-        body = self.driver.find_element(By.TAG_NAME, "body")
-        for _ in range(10):
-            if self.focus() == "ip":
-                break
-            body.send_keys(Keys.TAB) if self.focus() == "" else self.driver.switch_to.active_element.send_keys(Keys.TAB)
-        assert self.focus() == "ip"
-        field = self.driver.switch_to.active_element
-        field.send_keys(Keys.CONTROL, "a")
-        field.send_keys(address, Keys.ENTER)
-
-    def focus(self) -> str:
-        """The id of the element that has the keyboard; nothing, if none has."""
-        return str(self.driver.execute_script("return document.activeElement.id"))  # type: ignore[no-untyped-call]
-
-    def marker(self) -> tuple[float, float] | None:
-        """Where the marker's centre is on the screen; None where there is none."""
-        return centre(self.box("marker")) if self.element("marker").is_displayed() else None
-
-    def box(self, name: str) -> dict[str, float]:
-        script = "return document.getElementById(arguments[0]).getBoundingClientRect().toJSON()"
-        box: dict[str, float] = self.driver.execute_script(script, name)  # type: ignore[no-untyped-call]
-        return box
-
-    def resize(self, size: tuple[int, int], scale: float = 1) -> None:
-        metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": scale, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-    def prefer(self, scheme: str) -> None:
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-    def console(self) -> list[str]:
-        """What the console has had to say since the last time."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
-
-    def requests(self) -> list[str]:
-        """The URLs that were asked since the last time."""
-        log = self.driver.get_log("performance")  # type: ignore[no-untyped-call]
-        events = [json.loads(entry["message"])["message"] for entry in log]
-        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-
-
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    options = ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",  # it may run as root, in a container
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-proxy-server",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = Chrome(options, ChromeService("/usr/bin/chromedriver"))
-    driver.set_page_load_timeout(PATIENCE)
-    yield driver
-    driver.quit()
+    with start_chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -281,10 +181,6 @@ def browser(chromium: Chrome, site: str) -> Iterator[Browser]:
     asked = [url for url in browser.requests() if not url.startswith(("data:", "about:"))]
     assert asked
     assert {urlsplit(url).hostname for url in asked} <= {"127.0.0.1", urlsplit(site).hostname}
-
-
-def centre(box: dict[str, float]) -> tuple[float, float]:
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
 def on_map(box: dict[str, float], latitude: float, longitude: float) -> tuple[float, float]:
@@ -378,13 +274,13 @@ def test_has_no_accessibility_violation(
     browser.resize(size)
     browser.prefer(scheme)
     browser.open(f"{site}/?ip={ip}")
-    browser.driver.execute_script(AXE[-1].read_text(encoding="utf-8"))  # type: ignore[no-untyped-call]
-    result = browser.driver.execute_async_script("axe.run().then(arguments[0])")  # type: ignore[no-untyped-call]
+    browser.driver.execute_script(AXE[-1].read_text(encoding="utf-8"))
+    result = browser.driver.execute_async_script("axe.run().then(arguments[0])")
     assert [(v["id"], [node["html"] for node in v["nodes"]]) for v in result["violations"]] == []
     # nothing that axe looked at and could not decide either, such as text before something it cannot see through
     assert [(v["id"], [node["html"] for node in v["nodes"]]) for v in result["incomplete"]] == []
     assert any(rule["id"] == "color-contrast" for rule in result["passes"])
-    scrolled = browser.driver.execute_script("return document.documentElement.scrollWidth")  # type: ignore[no-untyped-call]
+    scrolled = browser.driver.execute_script("return document.documentElement.scrollWidth")
     assert scrolled <= size[0]
     if ip == "10.0.0.1":
         browser.console()  # Chromium's own line for the status, which a test above reads
@@ -437,7 +333,7 @@ def test_land_is_drawn_where_it_is(
     const path = document.getElementById("land");
     return path.isPointInFill(new DOMPoint(arguments[0], arguments[1]).matrixTransform(path.getScreenCTM().inverse()));
     """
-    assert browser.driver.execute_script(script, x, y) is land  # type: ignore[no-untyped-call]
+    assert browser.driver.execute_script(script, x, y) is land
 
 
 def test_own_address_is_called_so(browser: Browser, rehearsal: Rehearsal) -> None:
@@ -445,7 +341,8 @@ def test_own_address_is_called_so(browser: Browser, rehearsal: Rehearsal) -> Non
     assert (browser.text("kind"), browser.text("address")) == ("Your address", "8.8.8.8")
     assert browser.text("command") == f"curl '{rehearsal.url}/'"
     assert browser.element("map").get_attribute("aria-label") == (
-        "World map, marked at Mountain View, California, United States: 37.4060° N, 122.0785° W"
+        "World map, marked at Mountain View, California, United States: "
+        "37.4060°\N{NO-BREAK SPACE}N, 122.0785°\N{NO-BREAK SPACE}W"
     )
     assert browser.facts() == {
         "Coordinates": "37.4060° N, 122.0785° W = 37.40599, -122.078514",
@@ -552,7 +449,7 @@ def test_what_is_no_answer_of_the_service_is_a_sentence(
 
 
 def test_says_that_it_is_looking_up(browser: Browser, rehearsal: Rehearsal) -> None:
-    rehearsal.answers["1.1.1.1"] = answer(ip="1.1.1.1", after=1.5)
+    rehearsal.answers["1.1.1.1"] = replace(answer(ip="1.1.1.1"), after=1.5)
     browser.open(rehearsal.url)
     browser.look_up("1.1.1.1")
     browser.wait(lambda: browser.text("kind") == "Looking up")
@@ -562,7 +459,7 @@ def test_says_that_it_is_looking_up(browser: Browser, rehearsal: Rehearsal) -> N
 
 
 def test_last_question_wins(browser: Browser, rehearsal: Rehearsal) -> None:
-    rehearsal.answers["1.1.1.1"] = answer(ip="1.1.1.1", isp="slow", after=1)
+    rehearsal.answers["1.1.1.1"] = replace(answer(ip="1.1.1.1", isp="slow"), after=1)
     rehearsal.answers["9.9.9.9"] = answer(ip="9.9.9.9", isp="fast")
     browser.open(rehearsal.url)
     browser.look_up("1.1.1.1")

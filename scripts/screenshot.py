@@ -1,0 +1,37 @@
+"""Take the README's pictures of the page, docs/page-light.png and docs/page-dark.png, from a service that is running.
+
+Chromium is the one that tests/images/setup-browser installs.
+
+    python -m scripts.screenshot http://localhost:8080
+"""
+
+import base64
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from tests.images.browser import Browser, start_chromium
+
+DOCS = Path(__file__).parent.parent / "docs"
+SIZE = (1200, 750)
+
+
+def main() -> None:
+    [url] = sys.argv[1:]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, start_chromium(Path(profile)) as driver:
+        browser = Browser(driver)
+        browser.resize(SIZE)
+        for scheme in ("light", "dark"):
+            browser.prefer(scheme)
+            browser.open(f"{url}/?ip=8.8.8.8")
+            screenshot = driver.execute_cdp_cmd("Page.captureScreenshot", {})["data"]
+            picture = Image.open(io.BytesIO(base64.b64decode(screenshot))).convert("RGB")
+            # few colours and soft edges alone: 64 shades look the same, at a third of the size
+            picture.quantize(64, dither=Image.Dither.NONE).save(DOCS / f"page-{scheme}.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()
