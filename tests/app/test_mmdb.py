@@ -364,6 +364,24 @@ def test_a_broken_replacement_is_logged_once_and_the_old_contents_stay(
 
 
 @pytest.mark.usefixtures("at_once")
+def test_a_broken_replacement_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.mmdb", {"8.8.8.0/24": {"asn": 1}})
+    databases = Databases([path])
+    path.write_bytes(b"broken")
+    opened: list[object] = []
+    original = maxminddb.open_database
+
+    def open_database(*arguments: Any) -> maxminddb.Reader:
+        opened.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr("app.mmdb.maxminddb.open_database", open_database)
+    for _ in range(3):
+        assert databases.find(GOOGLE) == NOTHING | {"asn": 1}
+    assert len(opened) == 1
+
+
+@pytest.mark.usefixtures("at_once")
 def test_a_slow_copy_onto_the_file_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path / "a.mmdb", {"8.8.8.0/24": {"asn": 1}})
     databases = Databases([path])
