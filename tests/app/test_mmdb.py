@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import maxminddb
 import pytest
@@ -371,9 +371,9 @@ def test_a_broken_replacement_is_read_once(tmp_path: Path, monkeypatch: pytest.M
     opened: list[object] = []
     original = maxminddb.open_database
 
-    def open_database(*arguments: Any) -> maxminddb.Reader:
-        opened.append(arguments)
-        return original(*arguments)
+    def open_database(file: IO[bytes], mode: int) -> maxminddb.Reader:
+        opened.append(file)
+        return original(file, mode)
 
     monkeypatch.setattr("app.mmdb.maxminddb.open_database", open_database)
     for _ in range(3):
