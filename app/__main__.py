@@ -1,0 +1,117 @@
+"""The command line: `python -m app` serves, `python -m app healthcheck` asks the running service how it is."""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+from http.client import HTTPConnection, HTTPException
+from ipaddress import IPv6Address
+
+from app import __version__
+from app.log import configure_logging
+from app.settings import Settings, load_settings
+
+logger = logging.getLogger("geoip")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command. Exit status: 0, 1 where the service cannot start or is not well, 2 for a wrong setting."""
+    parser = argparse.ArgumentParser(prog="geoip", description="A geo-IP API. Its settings are environment variables.")
+    parser.add_argument("command", nargs="?", choices=["serve", "healthcheck"], default="serve", help="default: serve")
+    parser.add_argument("--version", action="version", version=__version__)
+    command = parser.parse_args(arguments).command
+    try:
+        settings = load_settings()
+    except ValueError as error:
+        print(f"geoip: {error}", file=sys.stderr)  # noqa: T201
+        return 1 if command == "healthcheck" else 2
+    return healthcheck(settings) if command == "healthcheck" else serve(settings)
+
+
+def healthcheck(settings: Settings) -> int:
+    """0 if the service on this machine answers within a second, else 1. The web framework is not imported."""
+    host = settings.bind
+    if host.is_unspecified:
+        host = type(host)("::1" if isinstance(host, IPv6Address) else "127.0.0.1")
+    try:
+        connection = HTTPConnection(str(host), settings.port, timeout=0.5)
+        connection.request("GET", "/healthz")
+        return 0 if connection.getresponse().status == 204 else 1
+    except (OSError, HTTPException):
+        return 1
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT, then answer what is under way."""
+    # Also before the server takes over: the first process of a container is not ended by a signal that nobody handles.
+    # And after it: uvicorn raises the signal again when all is answered. A name lookup that hangs would hold up any
+    # other end, since it is a thread that nobody can stop.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    configure_logging(settings)
+
+    from app.api import create_app  # not before: a wrong setting is told at once, and healthcheck needs none of it
+
+    try:
+        app = create_app(settings)
+    except ValueError as error:
+        print(f"geoip: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    try:
+        listener = _listen(settings)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        print(f"geoip: cannot listen on {settings.bind} port {settings.port}: {reason}", file=sys.stderr)  # noqa: T201
+        return 1
+
+    import uvicorn
+
+    debug = settings.log_level == "debug"
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="asyncio",
+        ws="none",
+        log_config=None,
+        log_level="debug" if debug else "warning",
+        access_log=debug and settings.log_format == "text",
+        proxy_headers=False,  # X-Forwarded-For is read by the application, for the proxies that were named
+        server_header=False,
+        timeout_graceful_shutdown=settings.timeout + 0.5,  # type: ignore[arg-type]  # asyncio.wait_for takes a float
+    )
+    logger.info("geoip %s on %s, asking %s", __version__, _url(settings), ", ".join(settings.sources))
+    uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """A listening socket; on `::` it takes IPv4 as well."""
+    family = socket.AF_INET6 if isinstance(settings.bind, IPv6Address) else socket.AF_INET
+    return socket.create_server(
+        (str(settings.bind), settings.port),
+        family=family,
+        backlog=2048,
+        dualstack_ipv6=family == socket.AF_INET6 and settings.bind.is_unspecified and socket.has_dualstack_ipv6(),
+    )
+
+
+def _url(settings: Settings) -> str:
+    """Where a browser on this machine finds the service."""
+    if settings.bind.is_unspecified:
+        return f"http://localhost:{settings.port}"
+    return (
+        f"http://[{settings.bind}]:{settings.port}"
+        if settings.bind.version == 6
+        else f"http://{settings.bind}:{settings.port}"
+    )
+
+
+def _leave(*_: object) -> None:
+    logging.shutdown()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Fixtures of all tests: the service as a process, and its upstream."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.upstream import Behaviour, Upstream, ipwhois
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Service:
+    """`python -m app`, listening."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    def get(self, target: str = "/", **headers: str) -> httpx.Response:
+        return httpx.get(self.url + target, headers=headers, timeout=15, trust_env=False)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """The environment of a process that must not know of the developer's own settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GEOIP_", "SSL_"))}
+    return kept | {"PYTHONUNBUFFERED": "1"} | {name: str(value) for name, value in settings.items()}
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Start the service with these variables; it is stopped after the test."""
+    with ExitStack() as stack:
+
+        def start(**settings: object) -> Service:
+            port = free_port()
+            log = tmp_path / f"{port}.log"
+            with log.open("w") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "app"],
+                    env=environment(
+                        **{"GEOIP_BIND": "127.0.0.1", "GEOIP_SOURCES": "ipwhois", "PYTHONPATH": ROOT, "PORT": port}
+                        | settings
+                    ),
+                    cwd=tmp_path,
+                    text=True,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            stack.callback(process.wait, timeout=20)
+            stack.callback(process.kill)
+            for _ in range(200):
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                except OSError:
+                    assert process.poll() is None, log.read_text()
+                    time.sleep(0.05)
+                else:
+                    break
+            return Service(f"http://127.0.0.1:{port}", process, log)
+
+        yield start
+
+
+@pytest.fixture
+def upstream() -> Iterator[Callable[..., Upstream]]:
+    """Start an upstream that behaves like this (as ipwho.is, if nothing else is said)."""
+    with ExitStack() as stack:
+
+        def start(behaviour: Behaviour = ipwhois, **options: object) -> Upstream:
+            return stack.enter_context(Upstream(behaviour, **options))  # type: ignore[arg-type]
+
+        yield start
