@@ -15,7 +15,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app import __version__
 from app.address import IPAddress, is_global, parse_address
 from app.client import Client
-from app.lookup import Lookup
+from app.lookup import Found, Lookup
 from app.page import CONTENT_SECURITY_POLICY, HTML, prefers_html
 from app.problems import (
     InternalError,
@@ -48,7 +48,7 @@ _PAGE_HEADERS = {
 }
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> "Hits":
     """The application, with nothing under way until the first request."""
     client = Client()
     lookup = Lookup(
@@ -110,7 +110,47 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["GET", "HEAD"], allow_headers=["*"])
     if settings.trusted_proxies:
         app.add_middleware(_Forwarded, trusted=settings.trusted_proxies)
-    return app
+    return Hits(app, lookup)
+
+
+class Hits:
+    """`/?ip=ADDRESS` for an address in the cache, answered before the framework is asked, byte for byte as it would.
+
+    Most requests are such hits, and the framework takes ten times as long over one. What is not seen at a glance to be
+    one is the framework's: it alone decides what is an address, and says what is wrong with one.
+    """
+
+    def __init__(self, app: FastAPI, lookup: Lookup) -> None:
+        self.app = app
+        self._lookup = lookup
+        # As the route and the CORS middleware leave them.
+        headers = _HEADERS | {"Vary": "Accept, Origin"}
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._find(scope) if scope["type"] == "http" else None
+        if found is None:
+            await self.app(scope, receive, send)
+            return
+        headers = [
+            *self._headers,
+            (b"cache-control", b"public, max-age=%d" % found.max_age),
+            (b"cache-status", found.cache_status.encode()),
+            (b"content-length", b"%d" % len(found.body)),
+            (b"content-type", b"application/json"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": found.body})
+
+    def _find(self, scope: Scope) -> Found | None:
+        query: bytes = scope["query_string"]
+        if scope["path"] != "/" or scope["method"] not in {"GET", "HEAD"} or not query.startswith(b"ip="):
+            return None
+        found = self._lookup.cached(query[3:].decode("latin-1").replace("%3A", ":"))
+        if found is None or found.max_age == 0:
+            return None
+        accept = b", ".join([value for name, value in scope["headers"] if name == b"accept"])
+        return None if prefers_html(accept.decode("latin-1")) else found
 
 
 def asked_address(values: list[str]) -> IPAddress:
