@@ -15,6 +15,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app import __version__
 from app.address import IPAddress, is_global, parse_address
 from app.client import Client
+from app.log import NOTES, RequestLog
 from app.lookup import Found, Lookup
 from app.page import CONTENT_SECURITY_POLICY, HTML, prefers_html
 from app.problems import (
@@ -33,6 +34,7 @@ from app.problems import (
 )
 from app.settings import Settings
 from app.sources import MAX_PAUSE, Answer, make_sources
+from app.store import Store
 
 # On every answer of ours, asked across origins or not: a cache may keep the one and give it to the other.
 _HEADERS = {
@@ -48,11 +50,16 @@ _PAGE_HEADERS = {
 }
 
 
-def create_app(settings: Settings) -> "Hits":
+def create_app(settings: Settings) -> FastAPI:
     """The application, with nothing under way until the first request."""
     client = Client()
+    store = Store(settings.cache_url.get_secret_value()) if settings.cache_url else None
     lookup = Lookup(
-        make_sources(settings, client), timeout=settings.timeout, ttl=settings.cache_ttl, size=settings.cache_size
+        make_sources(settings, client),
+        timeout=settings.timeout,
+        ttl=settings.cache_ttl,
+        size=settings.cache_size,
+        store=store,
     )
 
     @asynccontextmanager
@@ -60,6 +67,8 @@ def create_app(settings: Settings) -> "Hits":
         yield
         await lookup.aclose()
         await client.aclose()
+        if store:
+            await store.aclose()
 
     app = _Service(
         title="geoip",
@@ -88,7 +97,10 @@ def create_app(settings: Settings) -> "Hits":
         if prefers_html(", ".join(request.headers.getlist("Accept"))):
             return Response(HTML, headers=_HEADERS | _PAGE_HEADERS, media_type="text/html")
         address = caller_address(request) if ip is None else asked_address(request.query_params.getlist("ip"))
+        notes = request.scope.get(NOTES, {})
+        notes["address"] = str(address) if address else None
         found = await lookup.find(address)
+        notes |= {"source": found.source, "upstream_ms": found.upstream_ms}
         shared = ip is not None and found.max_age > 0
         headers = {
             "Cache-Control": f"public, max-age={found.max_age}" if shared else "private, no-store",
@@ -108,29 +120,31 @@ def create_app(settings: Settings) -> "Hits":
     app.add_exception_handler(HTTPException, _http_problem_response)
     app.add_exception_handler(Exception, _bug_response)
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["GET", "HEAD"], allow_headers=["*"])
+    app.add_middleware(Hits, lookup=lookup)
+    if settings.log_format == "json":
+        app.add_middleware(RequestLog, addresses=settings.log_addresses)
     if settings.trusted_proxies:
         app.add_middleware(_Forwarded, trusted=settings.trusted_proxies)
-    return Hits(app, lookup)
+    return app
 
 
 class Hits:
-    """`/?ip=ADDRESS` for an address in the cache, answered before the framework is asked, byte for byte as it would.
+    """`/?ip=ADDRESS` for an address in the cache, answered before the route is asked, byte for byte as it would.
 
-    Most requests are such hits, and the framework takes ten times as long over one. What is not seen at a glance to be
-    one is the framework's: it alone decides what is an address, and says what is wrong with one.
+    Most requests are such hits, and the route takes several times as long over one. What is not seen at a glance to be
+    one is the route's: it alone decides what is an address, and says what is wrong with one.
     """
 
-    def __init__(self, app: FastAPI, lookup: Lookup) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, lookup: Lookup) -> None:
+        self._app = app
         self._lookup = lookup
-        # As the route and the CORS middleware leave them.
-        headers = _HEADERS | {"Vary": "Accept, Origin"}
+        headers = _HEADERS | {"Vary": "Accept, Origin"}  # as CORSMiddleware leaves it
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self._find(scope) if scope["type"] == "http" else None
         if found is None:
-            await self.app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         headers = [
             *self._headers,
@@ -146,11 +160,16 @@ class Hits:
         query: bytes = scope["query_string"]
         if scope["path"] != "/" or scope["method"] not in {"GET", "HEAD"} or not query.startswith(b"ip="):
             return None
-        found = self._lookup.cached(query[3:].decode("latin-1").replace("%3A", ":"))
+        address = query[3:].decode("latin-1").replace("%3A", ":")
+        found = self._lookup.cached(address)
         if found is None or found.max_age == 0:
             return None
         accept = b", ".join([value for name, value in scope["headers"] if name == b"accept"])
-        return None if prefers_html(accept.decode("latin-1")) else found
+        if prefers_html(accept.decode("latin-1")):
+            return None
+        if NOTES in scope:
+            scope[NOTES].update(address=address, source=found.source, upstream_ms=None)
+        return found
 
 
 def asked_address(values: list[str]) -> IPAddress:
