@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "NAME", $$1); printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # A stamp a lock file: what is installed already is not installed again.
 .venv/pip:
@@ -51,22 +51,28 @@ sample: .venv/data.lock ## make app/sample.mmdb, the small database in the app, 
 
 # Images
 IMAGES := buster-single buster alpine-single alpine distroless scratch
-# The newest commit that changed what an image is made of: it dates every file in it.
-EPOCH = $(shell git log -1 --format=%ct -- .dockerignore LICENSE app docker requirements)
+# When what an image is made of last changed: the time of every file in it.
+EPOCH = $(shell git log -1 --format=%ct -- .dockerignore LICENSE NOTICE app docker requirements)
 BUILD = docker build --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --build-arg REVISION=$(shell git rev-parse HEAD) \
 	--build-arg VERSION=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py) \
 	--build-arg SOURCE=$(shell git remote get-url origin 2>/dev/null)
+# Settings from .env and from the environment; of the latter only the names are given, so no list of processes shows keys.
+SETTINGS = $(if $(wildcard .env),--env-file .env) $(addprefix --env ,$(filter GEOIP_%,$(.VARIABLES)))
 
-image-%-single: ## build one image, geoip:NAME
-	$(BUILD) --target single --tag geoip:$*-single --file docker/$*.Dockerfile .
-image-%:
+images: $(IMAGES:%=image-%) ## build all six images
+image-%: ## build one: buster-single, buster, alpine-single, alpine, distroless or scratch
 	$(BUILD) --tag geoip:$* --file docker/$*.Dockerfile .
-images: $(IMAGES:%=image-%) ## build all six
-run-%: stop ## run one on http://localhost:8080, in the foreground
-	docker run --rm --name geoip --publish 8080:8080 --read-only --cap-drop=ALL --security-opt=no-new-privileges geoip:$*
+image-%-single:
+	$(BUILD) --target single --tag geoip:$*-single --file docker/$*.Dockerfile .
+run-%: stop ## run one in the background, on http://localhost:8080
+	@docker run --detach --name geoip --publish 8080:8080 --read-only --cap-drop=ALL \
+	  --security-opt=no-new-privileges $(SETTINGS) geoip:$* >/dev/null
+	@timeout 20 sh -c 'until curl --silent --fail --output /dev/null localhost:8080/healthz; do sleep 0.1; done' || \
+	  { docker logs geoip; false; }
+	@echo 'http://localhost:8080 answers; make stop ends it'
 stop: ## stop it
-	@docker stop geoip 2>/dev/null || true
-sbom-%: .venv/images.lock ## list what is in one, as build/NAME.spdx.json
+	@if docker container inspect geoip >/dev/null 2>&1; then docker stop geoip >/dev/null && docker rm geoip >/dev/null; fi
+sbom-%: .venv/images.lock ## list the packages in one, as build/NAME.spdx.json
 	@mkdir -p build
 	$(BIN)/syft scan --quiet docker:geoip:$* --output spdx-json=build/$*.spdx.json
 test-images: .venv/images.lock .venv/app.lock ## test every image that is built
