@@ -1,0 +1,158 @@
+"""Many at once, many after another, and for long: what is asked, and what is kept."""
+
+import asyncio
+import itertools
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Service
+from tests.upstream import Request, Upstream, answering, http_answer, ipwhois, ipwhois_answer, reset
+
+pytestmark = pytest.mark.anyio
+
+Serve = Callable[..., Service]
+Upstreams = Callable[..., Upstream]
+
+PUBLIC = int(IPv4Address("20.0.0.0"))
+
+
+def kept(connection: socket.socket, request: Request) -> None:
+    """Answer as ipwho.is does, on a connection that stays open until the service closes it."""
+    target = request.target
+    while target:
+        answer = http_answer(ipwhois_answer(target.strip("/")), headers={"Connection": "keep-alive"})
+        connection.sendall(answer)
+        target = connection.recv(65536).decode().partition(" ")[2].partition(" ")[0]
+
+
+def resident(service: Service) -> int:
+    """Memory of the process in kB (VmRSS)."""
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def sockets(service: Service) -> int:
+    """Sockets that the process has open."""
+    found = 0
+    for descriptor in Path(f"/proc/{service.process.pid}/fd").iterdir():
+        try:
+            found += str(descriptor.readlink()).startswith("socket:")
+        except FileNotFoundError:
+            continue  # closed meanwhile
+    return found
+
+
+async def settled(service: Service, at_most: int) -> bool:
+    """Tell whether the process comes down to so many sockets within a few seconds."""
+    for _ in range(100):
+        if sockets(service) <= at_most:
+            return True
+        await asyncio.sleep(0.1)
+    return False
+
+
+def client(service: Service, connections: int) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    return httpx.AsyncClient(base_url=service.url, limits=limits, timeout=30, trust_env=False)
+
+
+async def test_five_hundred_at_once_for_a_new_address_are_one_upstream_request(
+    serve: Serve, upstream: Upstreams
+) -> None:
+    slow = upstream(answering(ipwhois_answer("8.8.8.8"), after=2))
+    service = serve(GEOIP_IPWHOIS_URL=slow.url, GEOIP_TIMEOUT=20)
+
+    async def get() -> bytes:
+        # By hand: five hundred clients of httpx are slower than what they test.
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(service.url).port)
+        writer.write(b"GET /?ip=8.8.8.8 HTTP/1.1\r\nHost: geoip\r\nConnection: close\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 30)
+        writer.close()
+        return answer
+
+    answers = await asyncio.gather(*(get() for _ in range(500)))
+    assert len(slow.requests) == 1
+    assert {answer.partition(b"\r\n")[0] for answer in answers} == {b"HTTP/1.1 200 OK"}
+    assert len({answer.partition(b"\r\n\r\n")[2] for answer in answers}) == 1
+    statuses = Counter("collapsed" if b"; collapsed" in answer else "stored" for answer in answers if b"fwd=" in answer)
+    assert statuses["stored"] == 1
+    assert statuses["collapsed"] >= 400  # some may have come when it was there already
+
+
+@pytest.mark.slow
+async def test_memory_and_entries_are_bounded(serve: Serve, upstream: Upstreams) -> None:
+    plenty = upstream(kept)
+    service = serve(GEOIP_IPWHOIS_URL=plenty.url, GEOIP_CACHE_SIZE=1000, GEOIP_TIMEOUT=30)
+    async with client(service, 16) as http:
+        numbers = itertools.count(PUBLIC)
+
+        async def ask(times: int) -> None:
+            for _ in range(times):
+                response = await http.get(f"/?ip={IPv4Address(next(numbers))}")
+                assert response.headers["Cache-Status"] == "geoip; fwd=uri-miss; stored", response.text
+
+        await asyncio.gather(*(ask(1500 // 15) for _ in range(15)))
+        full = resident(service)
+        await asyncio.gather(*(ask(3500 // 14) for _ in range(14)))
+        assert resident(service) - full < 8192
+        last = next(numbers)
+        hits = 0
+        for number in range(last - 1, last - 1500, -1):  # from the newest, so that a miss drops none to come
+            response = await http.get(f"/?ip={IPv4Address(number)}")
+            hits += response.headers["Cache-Status"].startswith("geoip; hit")
+    assert 900 <= hits <= 1000
+    assert sockets(service) < 64
+
+
+@pytest.mark.slow
+async def test_a_minute_of_fifty_clients_and_a_moody_upstream_leaves_nothing_behind(
+    serve: Serve, upstream: Upstreams
+) -> None:
+    turns = itertools.count()
+    moods = itertools.cycle([reset, answering(b"", 500), answering(b"{"), answering(b"<html>", 200)])
+
+    def moody(connection: socket.socket, request: Request) -> None:
+        (ipwhois if next(turns) % 3 else next(moods))(connection, request)
+
+    unsteady = upstream(moody)
+    service = serve(GEOIP_IPWHOIS_URL=unsteady.url, GEOIP_CACHE_SIZE=500, GEOIP_CACHE_TTL=1)
+    assert service.get("/?ip=8.8.8.8").status_code in (200, 502)
+    before = sockets(service)
+    found: Counter[int] = Counter()
+    memory: list[int] = []
+    numbers = itertools.count()
+    end = time.monotonic() + 60
+
+    async with client(service, 50) as http:
+
+        async def ask() -> None:
+            while time.monotonic() < end:
+                response = await http.get(f"/?ip={IPv4Address(PUBLIC + next(numbers) % 3000)}")
+                found[response.status_code] += 1
+                assert response.status_code in (200, 502), response.text
+
+        async def watch() -> None:
+            while time.monotonic() < end:
+                await asyncio.sleep(1)
+                memory.append(resident(service))
+
+        await asyncio.gather(watch(), *(ask() for _ in range(50)))
+    assert found[200] > 100
+    assert found[502] > 100
+    assert len(unsteady.requests) > 100
+    assert max(memory[-10:]) - max(memory[10:20]) < 4096
+    assert await settled(service, before)
+    assert "Traceback" not in service.log.read_text()
+    assert "ERROR" not in service.log.read_text()
+    # Nothing is left under way: it ends at once.
+    service.process.terminate()
+    start = time.monotonic()
+    assert service.process.wait(timeout=10) == 0
+    assert time.monotonic() - start < 2
