@@ -9,7 +9,6 @@ asking it something. The bytecode is never compared with its source, which does 
 """
 
 import os
-import py_compile
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import sysconfig
 import time
 from importlib.util import cache_from_source
 from pathlib import Path
+from py_compile import PycInvalidationMode, compile
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -56,7 +56,7 @@ def main() -> None:
     for source in sorted(imported(root)):
         installed = Path("/", source.relative_to(root)) if source.is_relative_to(root) else source
         cached = root / cache_from_source(str(installed))[1:]
-        py_compile.compile(str(source), str(cached), str(installed), True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        compile(str(source), str(cached), str(installed), True, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
 
 
 main()
