@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -515,6 +516,20 @@ async def test_only_a_connection_that_broke_before_an_answer_is_tried_again(
     async with running(sources="ipwhois", timeout=BUDGET, ipwhois_url=faulty.url) as service:
         assert (await service.get("/?ip=8.8.8.8")).status_code in (502, 503)
     assert len(faulty.requests) == requests
+
+
+async def test_requests_for_different_addresses_are_under_way_together(running: Running, upstream: Upstreams) -> None:
+    both = threading.Barrier(2, timeout=BUDGET)
+
+    def together(connection: socket.socket, request: Request) -> None:
+        both.wait()
+        ipwhois(connection, request)
+
+    slow = upstream(together)
+    async with running(sources="ipwhois", timeout=BUDGET, ipwhois_url=slow.url) as service:
+        found = await asyncio.gather(service.get("/?ip=8.8.8.8"), service.get("/?ip=8.8.4.4"))
+        assert [response.json()["ip"] for response in found] == ["8.8.8.8", "8.8.4.4"]
+        assert await closed(slow)
 
 
 async def test_cookies_are_not_kept(running: Running, upstream: Upstreams) -> None:
