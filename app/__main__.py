@@ -83,7 +83,7 @@ def serve(settings: Settings) -> int:
     )
     logger.info("geoip %s on %s, asking %s", __version__, _url(settings), ", ".join(settings.sources))
     uvicorn.Server(config).run(sockets=[listener])
-    return 0
+    return 0  # pragma: no cover (uvicorn raises the signal again that ended it, and that ends in _leave)
 
 
 def _listen(settings: Settings) -> socket.socket:
