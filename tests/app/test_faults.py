@@ -549,7 +549,6 @@ async def test_an_upstream_is_not_told_who_asks(running: Running, upstream: Upst
     assert headers == {
         "accept": "application/json",
         "accept-encoding": "identity",
-        "connection": "keep-alive",
         "user-agent": "geoip",
     }
 
