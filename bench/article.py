@@ -1,4 +1,4 @@
-"""The article's way: a route of Flask, its development server, and a request to the upstream by a client made for it."""
+"""What the article shows, reduced to its way: a blocking client for each request in the threaded Flask server."""
 
 import sys
 
