@@ -23,10 +23,15 @@ run: .venv/app.lock ## serve on http://localhost:8080
 test: .venv/app.lock .venv/test.lock ## run the tests, and show what of app/ they reach (SLOW=1: the minute-long ones too)
 	@$(BIN)/pytest --cov --cov-report=term-missing:skip-covered $(if $(SLOW),,-m 'not slow')
 
+SCRIPTS = .ci/run tests/images/setup-browser
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/pyrefly check
+	$(BIN)/shellcheck $(SCRIPTS)
+	$(BIN)/hadolint docker/*.Dockerfile
+	@for file in docker/*.Dockerfile; do docker buildx build --quiet --check --file $$file . || exit; done
 	@rm -rf .venv/lock && cp -r requirements .venv/lock && $(MAKE) --no-print-directory --silent lock OUT=.venv/lock
 	@diff -r .venv/lock requirements || { echo 'the locks are not what pyproject.toml asks for: make lock'; exit 1; }
 
