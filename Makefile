@@ -43,3 +43,27 @@ lock: .venv/lint.lock ## write requirements/*.txt anew from pyproject.toml (UPGR
 	  $(LOCK) $(UPGRADE) --group $$group -c $(OUT)/app.txt -o $(OUT)/$$group.txt || exit; done
 
 .PHONY: help run test check format lock
+
+# Images
+IMAGES := buster-single buster alpine-single alpine distroless scratch
+# The newest commit that changed what an image is made of: it dates every file in it.
+EPOCH = $(shell git log -1 --format=%ct -- .dockerignore LICENSE app docker requirements)
+BUILD = docker build --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --build-arg REVISION=$(shell git rev-parse HEAD) \
+	--build-arg VERSION=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py) \
+	--build-arg SOURCE=$(shell git remote get-url origin 2>/dev/null)
+
+image-%-single: ## build one image, geoip:NAME
+	$(BUILD) --target single --tag geoip:$*-single --file docker/$*.Dockerfile .
+image-%:
+	$(BUILD) --tag geoip:$* --file docker/$*.Dockerfile .
+images: $(IMAGES:%=image-%) ## build all six
+run-%: stop ## run one on http://localhost:8080, in the foreground
+	docker run --rm --name geoip --publish 8080:8080 --read-only --cap-drop=ALL --security-opt=no-new-privileges geoip:$*
+stop: ## stop it
+	@docker stop geoip 2>/dev/null || true
+sbom-%: .venv/images.lock ## list what is in one, as build/NAME.spdx.json
+	@mkdir -p build
+	$(BIN)/syft scan --quiet docker:geoip:$* --output spdx-json=build/$*.spdx.json
+test-images: .venv/images.lock .venv/app.lock ## test every image that is built
+	$(BIN)/pytest tests/images
+.PHONY: images stop test-images

@@ -1,0 +1,50 @@
+# Distroless: PyInstaller freezes the app with its interpreter, so the image needs no Python, no shell and no package
+# manager, only libc. The price: nothing to look around with inside, and a build that must say what the app imports.
+ARG PYTHON=python:3.13-slim-trixie
+ARG RUNTIME=gcr.io/distroless/base-nossl-debian13:nonroot
+
+FROM ${PYTHON} AS build
+WORKDIR /build
+
+# PyInstaller reads and strips libraries with binutils, which the slim image leaves out. Not pinned: Debian serves one
+# version at a time, and nothing of it enters the image.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
+
+# Dependencies before code: they change less often, so a code change builds anew from below this step alone.
+RUN --mount=type=bind,source=requirements,target=requirements --mount=type=cache,target=/root/.cache/pip \
+    pip install --require-hashes -r requirements/app.txt -r requirements/freeze.txt
+
+# The stock bootloader needs zlib, which the runtime image does not have: let it look among the bundled libraries.
+RUN patchelf --set-rpath '$ORIGIN/_internal' /usr/local/lib/python3.*/site-packages/PyInstaller/bootloader/*/run
+
+# Columns in tracebacks point into source lines, which a frozen app has not: without them the bytecode is smaller.
+ENV PYTHONNODEBUGRANGES=1
+# The order of sets fixed, and one time stamp for all files: the same source gives the same bytes.
+ENV PYTHONHASHSEED=0
+ARG SOURCE_DATE_EPOCH=0
+COPY app app
+COPY docker docker
+COPY requirements/app.txt requirements/
+RUN pyinstaller --log-level ERROR --distpath /image --workpath work docker/geoip.spec && \
+    cat work/geoip/libraries.txt | python docker/record.py /image && \
+    find /image -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
+
+FROM ${RUNTIME}
+COPY --link --from=build /image/ /
+WORKDIR /app
+USER 65532:65532
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+EXPOSE 8080
+# The app asks itself: there is no curl in here.
+HEALTHCHECK --interval=10s --timeout=2s --start-period=10s --start-interval=500ms CMD ["/app/geoip", "healthcheck"]
+ENTRYPOINT ["/app/geoip"]
+
+ARG RUNTIME VERSION= REVISION= SOURCE=
+LABEL org.opencontainers.image.title="geoip" \
+      org.opencontainers.image.description="A reference geo-IP API, frozen on distroless" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.base.name="${RUNTIME}"

@@ -1,0 +1,58 @@
+# From scratch: an interpreted language is said to need a system around it. It needs an interpreter, and PyInstaller
+# brings that along as libraries; what these need in turn is libc, and musl's is one file that is its own loader. So
+# the image holds that file, the bundle, the certificates to trust and a name for the user. The price is distroless's,
+# and musl: slower at some work, and nobody updates it but a new build.
+ARG PYTHON=python:3.13-alpine
+
+FROM ${PYTHON} AS build
+WORKDIR /build
+
+# PyInstaller reads and strips libraries with binutils. Not pinned: Alpine serves one version at a time, and nothing of
+# it enters the image.
+# hadolint ignore=DL3018
+RUN apk add --no-cache binutils
+
+# Dependencies before code: they change less often, so a code change builds anew from below this step alone.
+RUN --mount=type=bind,source=requirements,target=requirements --mount=type=cache,target=/root/.cache/pip \
+    pip install --require-hashes -r requirements/app.txt -r requirements/freeze.txt
+
+# The stock bootloader needs zlib, which scratch does not have: let it look among the bundled libraries.
+RUN patchelf --set-rpath '$ORIGIN/_internal' /usr/local/lib/python3.*/site-packages/PyInstaller/bootloader/*/run
+
+# What the bundle needs of a system. The loader is named after the architecture: found, not spelled out.
+RUN mkdir -p /image/lib /image/etc/ssl/certs && \
+    cp /lib/ld-musl-*.so.1 /image/lib/ && \
+    cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ && \
+    cp /etc/os-release /image/etc/ && \
+    echo 'nonroot:x:65532:65532:nonroot:/:/sbin/nologin' >/image/etc/passwd
+
+# Columns in tracebacks point into source lines, which a frozen app has not: without them the bytecode is smaller.
+ENV PYTHONNODEBUGRANGES=1
+# The order of sets fixed, and one time stamp for all files: the same source gives the same bytes.
+ENV PYTHONHASHSEED=0
+ARG SOURCE_DATE_EPOCH=0
+COPY app app
+COPY docker docker
+COPY requirements/app.txt requirements/
+RUN pyinstaller --log-level ERROR --distpath /image --workpath work docker/geoip.spec && \
+    (cat work/geoip/libraries.txt; cd /image; find etc lib -type f | sed s:^:/:) | python docker/record.py /image && \
+    find /image -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
+
+FROM scratch
+COPY --link --from=build /image/ /
+WORKDIR /app
+USER 65532:65532
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+EXPOSE 8080
+# The app asks itself: there is no curl in here.
+HEALTHCHECK --interval=10s --timeout=2s --start-period=10s --start-interval=500ms CMD ["/app/geoip", "healthcheck"]
+ENTRYPOINT ["/app/geoip"]
+
+ARG VERSION= REVISION= SOURCE=
+LABEL org.opencontainers.image.title="geoip" \
+      org.opencontainers.image.description="A reference geo-IP API, frozen, with nothing but libc" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.base.name="scratch"
