@@ -39,10 +39,15 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-ind
 	--custom-compile-command 'make lock' --python-version 3.11
 lock: .venv/lint.lock ## write requirements/*.txt anew from pyproject.toml (UPGRADE=--upgrade: the newest versions)
 	$(LOCK) $(UPGRADE) pyproject.toml -o $(OUT)/app.txt
-	for group in freeze test lint images; do \
+	for group in freeze test lint data images; do \
 	  $(LOCK) $(UPGRADE) --group $$group -c $(OUT)/app.txt -o $(OUT)/$$group.txt || exit; done
 
-.PHONY: help run test check format lock
+# Data
+geodata: .venv/data.lock ## fetch the full, current DB-IP Lite files into data/ (goes on where it was interrupted)
+	@$(BIN)/python -m scripts.geodata
+sample: .venv/data.lock ## make app/sample.mmdb, the small database in the app, anew (needs npm; some minutes)
+	$(BIN)/python -m scripts.sample
+.PHONY: help run test check format lock geodata sample
 
 # Images
 IMAGES := buster-single buster alpine-single alpine distroless scratch

@@ -10,6 +10,7 @@ from http.client import HTTPConnection, HTTPException
 from ipaddress import IPv6Address
 
 from app import __version__
+from app.log import configure_logging
 from app.settings import Settings, load_settings
 
 logger = logging.getLogger("geoip")
@@ -49,9 +50,8 @@ def serve(settings: Settings) -> int:
     # other end, since it is a thread that nobody can stop.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    for chatty in ("httpx", "httpcore"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)  # they log whole URLs, and a URL may hold a key
+    configure_logging(settings)
+
     from app.api import create_app  # not before: a wrong setting is told at once, and healthcheck needs none of it
 
     try:
@@ -76,7 +76,7 @@ def serve(settings: Settings) -> int:
         ws="none",
         log_config=None,
         log_level="debug" if debug else "warning",
-        access_log=debug,
+        access_log=debug and settings.log_format == "text",
         proxy_headers=False,  # X-Forwarded-For is read by the application, for the proxies that were named
         server_header=False,
         timeout_graceful_shutdown=settings.timeout + 0.5,  # type: ignore[arg-type]  # asyncio.wait_for takes a float

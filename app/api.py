@@ -15,6 +15,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app import __version__
 from app.address import IPAddress, is_global, parse_address
 from app.client import Client
+from app.log import NOTES, RequestLog
 from app.lookup import Lookup
 from app.page import CONTENT_SECURITY_POLICY, HTML, prefers_html
 from app.problems import (
@@ -33,6 +34,7 @@ from app.problems import (
 )
 from app.settings import Settings
 from app.sources import MAX_PAUSE, Answer, make_sources
+from app.store import Store
 
 # On every answer of ours, asked across origins or not: a cache may keep the one and give it to the other.
 _HEADERS = {
@@ -51,8 +53,13 @@ _PAGE_HEADERS = {
 def create_app(settings: Settings) -> FastAPI:
     """The application, with nothing under way until the first request."""
     client = Client()
+    store = Store(settings.cache_url.get_secret_value()) if settings.cache_url else None
     lookup = Lookup(
-        make_sources(settings, client), timeout=settings.timeout, ttl=settings.cache_ttl, size=settings.cache_size
+        make_sources(settings, client),
+        timeout=settings.timeout,
+        ttl=settings.cache_ttl,
+        size=settings.cache_size,
+        store=store,
     )
 
     @asynccontextmanager
@@ -60,6 +67,8 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await lookup.aclose()
         await client.aclose()
+        if store:
+            await store.aclose()
 
     app = _Service(
         title="geoip",
@@ -88,7 +97,10 @@ def create_app(settings: Settings) -> FastAPI:
         if prefers_html(", ".join(request.headers.getlist("Accept"))):
             return Response(HTML, headers=_HEADERS | _PAGE_HEADERS, media_type="text/html")
         address = caller_address(request) if ip is None else asked_address(request.query_params.getlist("ip"))
+        notes = request.scope.get(NOTES, {})
+        notes["address"] = str(address) if address else None
         found = await lookup.find(address)
+        notes |= {"source": found.source, "upstream_ms": found.upstream_ms}
         shared = ip is not None and found.max_age > 0
         headers = {
             "Cache-Control": f"public, max-age={found.max_age}" if shared else "private, no-store",
@@ -108,6 +120,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_problem_response)
     app.add_exception_handler(Exception, _bug_response)
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["GET", "HEAD"], allow_headers=["*"])
+    if settings.log_format == "json":
+        app.add_middleware(RequestLog, addresses=settings.log_addresses)
     if settings.trusted_proxies:
         app.add_middleware(_Forwarded, trusted=settings.trusted_proxies)
     return app

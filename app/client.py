@@ -1,9 +1,8 @@
-"""The one HTTP client of the process: pooled, bounded, and suspicious of what it is sent."""
+"""The one HTTP client of the process: pooled, and suspicious of what it is sent."""
 
-import asyncio
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,9 +10,6 @@ if TYPE_CHECKING:
 
 MAX_BODY = 64 * 1024
 """Bytes of an answer that are read: real ones have less than two thousand."""
-
-MAX_UNDER_WAY = 24
-"""Requests under way at once: httpx slows down with its pool, so that waiting for a turn is quicker than having one."""
 
 
 class ClientError(Exception):
@@ -38,35 +34,41 @@ class Client:
 
     def __init__(self) -> None:
         self._client: httpx.AsyncClient | None = None
-        self._turn = asyncio.Semaphore(MAX_UNDER_WAY)
 
     async def get(self, url: str, params: Mapping[str, str], headers: Mapping[str, str]) -> Response:
-        """Answer of a URL, whatever its status; ClientError where there is none. The caller bounds the time."""
+        """Answer of a URL, whatever its status; ClientError where there is none. The caller bounds time and number."""
         # Imported here, since it takes a fifth of a start that needs none of it.
         import httpx
 
         try:
             if self._client is None:
                 self._client = httpx.AsyncClient(
-                    timeout=None,  # noqa: S113 (one deadline for everything is the caller's)
-                    limits=httpx.Limits(max_connections=MAX_UNDER_WAY, max_keepalive_connections=MAX_UNDER_WAY),
+                    timeout=None,  # noqa: S113 (one deadline for everything is the caller's, and so is)
+                    limits=httpx.Limits(),  # the number of requests under way
                     # Not compressed: what is read is then what was sent, and 64 KiB are 64 KiB.
                     headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "geoip"},
+                    # None is kept: they would pile up, and tell the upstream's visits from each other.
+                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 )
             request = self._client.build_request("GET", url, params=params, headers=headers)
-            async with self._turn:
-                try:
-                    response = await self._client.send(request, stream=True)
-                except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-                    # The connection broke before there was an answer: a kept one that its server has closed, mostly.
-                    response = await self._client.send(request, stream=True)
-                try:
-                    return Response(response.status_code, response.headers, await _read(response))
-                finally:
-                    await response.aclose()
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ssl.SSLError) as error:
-            # OSError and SSLError: the CA bundle that SSL_CERT_FILE names cannot be read.
-            raise ClientError(f"{type(error).__name__}: {error}") from error
+            try:
+                response = await self._client.send(request, stream=True)
+            except (httpx.ReadError, httpx.RemoteProtocolError) as error:
+                # The connection broke before there was an answer: a kept one that its server has closed, mostly.
+                # Bytes that are no HTTP are the same error, but an answer.
+                if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
+                    raise
+                response = await self._client.send(request, stream=True)
+            try:
+                return Response(response.status_code, response.headers, await _read(response))
+            finally:
+                await response.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
+            # Beside httpx's own: a CA bundle that cannot be read (OSError), a host that cannot be a name, a proxy of an
+            # unknown kind (ValueError), a SOCKS proxy (ImportError). Where it was the network, the message says what is
+            # wrong; others quote a proxy's URL, or what was received, and that may be the request with its key.
+            said = f": {error}" if isinstance(error, httpx.NetworkError | OSError) else ""
+            raise ClientError(f"{type(error).__name__}{said}") from error
 
     async def aclose(self) -> None:
         """Close what is kept open."""

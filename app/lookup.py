@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from cachetools import LRUCache
 
@@ -15,33 +16,24 @@ from app.problems import (
     QuotaExhausted,
     SourceProblem,
     UnknownAddress,
-    UpstreamFailed,
     UpstreamRefused,
     UpstreamTimeout,
 )
 from app.sources import DEFAULT_PAUSE, Answer, Source
+from app.store import MAX_STALE, Entry, Rest, Store, make_entry
 
 NEGATIVE_TTL = 60
 """Seconds that "unknown" is believed at most."""
-
-MAX_STALE = 86_400
-"""Seconds after its expiry that an answer is still better than an error."""
 
 FAILURES_RUNNING = 3
 """Failures of a source, one after the other, after which it is left alone for FAILURE_PAUSE seconds."""
 
 FAILURE_PAUSE = 10
 
+MAX_UNDER_WAY = 24
+"""Requests under way at once, of a source: httpx slows down with its pool, so that waiting is quicker than asking."""
+
 logger = logging.getLogger("geoip")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What is known of an address: the JSON of its answer, made once, or why there is none."""
-
-    body: bytes | None
-    unknown: str
-    expires: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +42,16 @@ class Found:
 
     body: bytes
     """An Answer as JSON."""
+    source: str
+    upstream_ms: float | None
+    """Milliseconds that the sources took; None where the answer was there already."""
     cache_status: str
     """Where it is from (RFC 9211)."""
     max_age: int
     """Seconds that others may keep it; 0 where it has expired."""
+
+
+_Fresh: TypeAlias = tuple[Entry, float | None]  # and the milliseconds that the sources took; None from the store
 
 
 class Lookup:
@@ -66,15 +64,17 @@ class Lookup:
         timeout: float,
         ttl: int,
         size: int,
-        clock: Callable[[], float] = time.monotonic,
+        store: Store | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._turns = [_Turn(source, clock) for source in sources]
+        self._turns = [_Turn(source, store, clock) for source in sources]
+        self._store = store if ttl else None
         self._timeout = timeout
         self._ttl = ttl
         self._clock = clock
         # No TTLCache: it drops what has expired, which is what is needed when every source fails.
         self._entries: LRUCache[str, Entry] = LRUCache(size if ttl else 0)
-        self._under_way: dict[str, asyncio.Task[Entry]] = {}
+        self._under_way: dict[str, asyncio.Task[_Fresh]] = {}
 
     async def find(self, address: IPAddress | None) -> Found:
         """Look an address up, or the service's own (None); a Problem where there is no answer."""
@@ -92,12 +92,15 @@ class Lookup:
                 forwarded += "; stored"
         try:
             # Shielded: a client that hangs up cancels nothing that others wait for.
-            fresh = await asyncio.shield(task)
+            fresh, upstream_ms = await asyncio.shield(task)
         except Problem:
+            entry = self._entries.get(key)
             if entry and entry.body and self._ttl_left(entry) > -MAX_STALE:
                 return self._found(entry, f"hit; ttl={self._ttl_left(entry)}")
             raise
-        return self._found(fresh, forwarded)
+        if upstream_ms is None:
+            return self._found(fresh, f"hit; ttl={self._ttl_left(fresh)}")
+        return self._found(fresh, forwarded, upstream_ms)
 
     async def aclose(self) -> None:
         """Give up what is still under way, for nobody any more."""
@@ -106,7 +109,7 @@ class Lookup:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _landed(self, key: str, task: asyncio.Task[Entry]) -> None:
+    def _landed(self, key: str, task: asyncio.Task[_Fresh]) -> None:
         del self._under_way[key]
         if not task.cancelled():
             task.exception()  # seen, even if everybody who waited has hung up
@@ -114,29 +117,50 @@ class Lookup:
     def _ttl_left(self, entry: Entry) -> int:
         return math.floor(entry.expires - self._clock())
 
-    def _found(self, entry: Entry, cache_status: str) -> Found:
+    def _found(self, entry: Entry, cache_status: str, upstream_ms: float | None = None) -> Found:
         if entry.body is None:
             raise UnknownAddress(entry.unknown)
-        return Found(entry.body, f"geoip; {cache_status}", max(0, self._ttl_left(entry)))
+        return Found(entry.body, entry.source, upstream_ms, f"geoip; {cache_status}", max(0, self._ttl_left(entry)))
 
-    async def _ask(self, key: str, address: IPAddress | None) -> Entry:
+    async def _ask(self, key: str, address: IPAddress | None) -> _Fresh:
+        """What the shared store knows, or else a source."""
+        # The service's own address is not the other replicas'.
+        store = self._store if address else None
+        if store:
+            entry, rests = await store.get(key, [turn.source.name for turn in self._turns])
+            if entry:
+                self._keep(key, entry)
+                if entry.expires > self._clock():
+                    return entry, None
+            for turn in self._turns:
+                if rest := rests.get(turn.source.name):
+                    turn.rest(rest)
+        answer, unknown, ttl = None, "", self._ttl
+        started = time.perf_counter()
         try:
             answer = await self._ask_in_turn(address)
         except UnknownAddress as problem:
-            entry = Entry(None, problem.detail, self._clock() + min(self._ttl, NEGATIVE_TTL))
-        else:
-            entry = Entry(answer.model_dump_json().encode(), "", self._clock() + self._ttl)
+            unknown, ttl = problem.detail, min(ttl, NEGATIVE_TTL)
+        upstream_ms = round((time.perf_counter() - started) * 1000, 1)
+        expires = self._clock() + ttl
+        entry = make_entry(answer, unknown, expires)
+        self._keep(key, entry)
+        if store:
+            await store.put(key, answer, unknown, expires)
+        return entry, upstream_ms
+
+    def _keep(self, key: str, entry: Entry) -> None:
         if self._entries.maxsize:
             self._entries[key] = entry
-        return entry
 
     async def _ask_in_turn(self, address: IPAddress | None) -> Answer:
         """The first answer of a source; else the first failure, or UnknownAddress if none failed."""
-        deadline = self._clock() + self._timeout
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._timeout
         problems: list[tuple[str, Problem]] = []
         for position, turn in enumerate(self._turns):
             # Equal shares of what is left, for those that will be asked: a silent one does not starve the next.
-            share = (deadline - self._clock()) / max(1, sum(not later.resting for later in self._turns[position:]))
+            share = (deadline - now()) / max(1, sum(not later.resting for later in self._turns[position:]))
             try:
                 return await turn.ask(address, share)
             except Problem as problem:
@@ -152,49 +176,63 @@ class Lookup:
 class _Turn:
     """A source, and how long it is to be left alone."""
 
-    def __init__(self, source: Source, clock: Callable[[], float]) -> None:
+    def __init__(self, source: Source, store: Store | None, clock: Callable[[], float]) -> None:
         self.source = source
+        self._store = store
         self._clock = clock
+        self._room = asyncio.Semaphore(MAX_UNDER_WAY)
         self._failures = 0
-        self._resting_for: Problem = UpstreamFailed("")
-        self._resting_until = -math.inf
+        self._rest: Rest | None = None
 
     @property
     def resting(self) -> bool:
-        return self._clock() < self._resting_until
+        return self._rest is not None and self._clock() < self._rest.until
+
+    def rest(self, rest: Rest) -> None:
+        """Leave the source alone; what was still under way, or is older news, does not shorten a rest."""
+        if self._rest is None or rest.until > self._rest.until:
+            self._rest = rest
 
     async def ask(self, address: IPAddress | None, seconds: float) -> Answer:
         """Answer of the source within that time; a resting one repeats the problem that it rests for."""
-        if self.resting:
-            problem = self._resting_for
-            left = math.ceil(self._resting_until - self._clock())
-            raise type(problem)(problem.detail, retry_after=left if problem.retry_after else None)
+        if not self.resting:
+            try:
+                async with asyncio.timeout(seconds), self._room:
+                    if not self.resting:  # it may have refused the one before
+                        return await self._ask(address)
+            except TimeoutError:
+                timeout = UpstreamTimeout(f"{self.source.name} said nothing in time", reason=f"{seconds:.1f} s")
+                await self._failed(timeout)
+                raise timeout from None
+        assert self._rest is not None  # noqa: S101 (it is resting)
+        problem, until = self._rest
+        wait = max(1, math.ceil(until - self._clock())) if isinstance(problem, QuotaExhausted) else None
+        raise type(problem)(problem.detail, retry_after=wait)
+
+    async def _ask(self, address: IPAddress | None) -> Answer:
         try:
-            async with asyncio.timeout(seconds):
-                answer, pause = await self.source.ask(address)
+            answer, pause = await self.source.ask(address)
         except UnknownAddress:
             self._failures = 0
             raise
         except Problem as problem:
-            self._failed(problem)
+            await self._failed(problem)
             raise
-        except TimeoutError:
-            timeout = UpstreamTimeout(f"{self.source.name} said nothing in time", reason=f"{seconds:.1f} s")
-            self._failed(timeout)
-            raise timeout from None
         self._failures = 0
         if pause:
-            self._rest(QuotaExhausted(f"{self.source.name} takes no more requests for now", retry_after=pause), pause)
+            await self._refused(QuotaExhausted(f"{self.source.name} takes no more requests for now"), pause)
         return answer
 
-    def _failed(self, problem: Problem) -> None:
+    async def _failed(self, problem: Problem) -> None:
         logger.warning("%s%s", problem.detail, f" ({problem.reason})" if problem.reason else "")
         self._failures += 1
         if isinstance(problem, QuotaExhausted | UpstreamRefused):
-            self._rest(problem, problem.retry_after or DEFAULT_PAUSE)
+            await self._refused(problem, problem.retry_after or DEFAULT_PAUSE)
         elif self._failures >= FAILURES_RUNNING:
-            self._rest(problem, FAILURE_PAUSE)
+            self.rest(Rest(problem, self._clock() + FAILURE_PAUSE))
 
-    def _rest(self, problem: Problem, seconds: float) -> None:
-        self._resting_for = problem
-        self._resting_until = self._clock() + seconds
+    async def _refused(self, problem: Problem, seconds: float) -> None:
+        rest = Rest(problem, self._clock() + seconds)
+        self.rest(rest)
+        if self._store:
+            await self._store.put_rest(self.source.name, rest)

@@ -35,6 +35,6 @@ CONTENT_SECURITY_POLICY = "; ".join(
 def prefers_html(accept: str) -> bool:
     """Tell whether an Accept header (RFC 9110, 12.5.1) asks for HTML rather than JSON; for `*/*` that is JSON."""
     try:
-        return bool(mimeparse.best_match(["text/html", "application/json"], accept) == "text/html")
+        return bool(mimeparse.best_match(["text/html", "application/json"], accept.lower()) == "text/html")
     except mimeparse.MimeTypeParseException:
         return False

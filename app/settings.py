@@ -5,7 +5,17 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BeforeValidator,
+    Field,
+    RedisDsn,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SourceName = Literal["ipwhois", "ipify", "ipapi", "ipinfo", "mmdb"]
@@ -44,6 +54,14 @@ def _printable(key: SecretStr) -> SecretStr:
     return key
 
 
+def _redis_url(url: SecretStr) -> SecretStr:
+    try:
+        TypeAdapter(RedisDsn).validate_python(url.get_secret_value())
+    except ValidationError:  # which would show the URL, and so a password in it
+        raise ValueError("not a URL such as redis://HOST:6379/0 or rediss://USER:PASSWORD@HOST:6379/0") from None
+    return url
+
+
 _Key = Annotated[SecretStr, AfterValidator(_printable)]
 _Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_trusted_network)]
 
@@ -75,7 +93,9 @@ class Settings(BaseSettings):
     ipify_key: _Key | None = None
     ipapi_url: AnyHttpUrl = AnyHttpUrl("http://ip-api.com")
     ipinfo_url: AnyHttpUrl = AnyHttpUrl("https://ipinfo.io")
+    ipify_key_file: Path | None = None
     ipinfo_key: _Key | None = None
+    ipinfo_key_file: Path | None = None
     mmdb_city: Path | None = None
     """MaxMind DB file with places."""
     mmdb_asn: Path | None = None
@@ -88,10 +108,33 @@ class Settings(BaseSettings):
     cache_size: Annotated[int, Field(ge=0, le=10_000_000)] = 10_000
     """Addresses that are kept; 0 turns the cache off."""
 
+    cache_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
+    """Valkey or Redis: a second cache, shared by all replicas."""
+
     trusted_proxies: Annotated[tuple[_Network, ...], NoDecode, BeforeValidator(_comma_separated)] = ()
     log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], BeforeValidator(_lower_case)] = (
         "info"
     )
+    log_format: Literal["text", "json"] = "text"
+    log_addresses: bool = False
+    """Whether a JSON line says whose request it was, and about which address."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_from_files(cls, values: dict[str, object]) -> dict[str, object]:
+        """Secrets are mounted as files: every `…_KEY` can be the `…_KEY_FILE` that holds it."""
+        for name in ("ipify_key", "ipinfo_key"):
+            path = values.get(f"{name}_file")
+            if not path:
+                continue
+            if values.get(name):
+                raise ValueError(f"GEOIP_{name.upper()} and GEOIP_{name.upper()}_FILE are both set")
+            try:
+                values[name] = Path(str(path)).read_text().strip()
+            except (OSError, UnicodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "no text"
+                raise ValueError(f"GEOIP_{name.upper()}_FILE: {path} cannot be read: {reason}") from None
+        return values
 
     @model_validator(mode="after")
     def _sources_can_be_asked(self) -> Self:

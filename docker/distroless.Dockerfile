@@ -16,10 +16,12 @@ RUN --mount=type=bind,source=requirements,target=requirements --mount=type=cache
     pip install --require-hashes -r requirements/app.txt -r requirements/freeze.txt
 
 # The stock bootloader needs zlib, which the runtime image does not have: let it look among the bundled libraries.
+# $ORIGIN is for the loader to expand, not for the shell.
+# hadolint ignore=SC2016
 RUN patchelf --set-rpath '$ORIGIN/_internal' /usr/local/lib/python3.*/site-packages/PyInstaller/bootloader/*/run
 
 # Columns in tracebacks point into source lines, which a frozen app has not: without them the bytecode is smaller.
-ENV PYTHONNODEBUGRANGES=1
+ENV PYTHONNODEBUGRANGES=1 PYINSTALLER_ZLIB_COMPRESSION_LEVEL=9
 # The order of sets fixed, and one time stamp for all files: the same source gives the same bytes.
 ENV PYTHONHASHSEED=0
 ARG SOURCE_DATE_EPOCH=0
@@ -27,7 +29,7 @@ COPY app app
 COPY docker docker
 COPY requirements/app.txt requirements/
 RUN pyinstaller --log-level ERROR --distpath /image --workpath work docker/geoip.spec && \
-    cat work/geoip/libraries.txt | python docker/record.py /image && \
+    python docker/record.py /image work/geoip/libraries.txt && \
     find /image -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
 
 FROM ${RUNTIME}
@@ -37,7 +39,7 @@ USER 65532:65532
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 EXPOSE 8080
 # The app asks itself: there is no curl in here.
-HEALTHCHECK --interval=10s --timeout=2s --start-period=10s --start-interval=500ms CMD ["/app/geoip", "healthcheck"]
+HEALTHCHECK --interval=10s --timeout=2s --start-period=10s --start-interval=1s CMD ["/app/geoip", "healthcheck"]
 ENTRYPOINT ["/app/geoip"]
 
 ARG RUNTIME VERSION= REVISION= SOURCE=

@@ -1,6 +1,8 @@
 """Keep the distribution's record of the files that were copied out of it.
 
-    python record.py DESTINATION <paths, one a line
+    python record.py DESTINATION LIST
+
+LIST names files that were copied to other places, one a line; what lies in DESTINATION as it does in / is known anyway.
 
 A scanner knows a library by the record of the package that owns it: a frozen OpenSSL without one is an OpenSSL that
 nobody is warned about. dpkg's records go to var/lib/dpkg/status.d, one file a package as distroless images have them,
@@ -44,7 +46,8 @@ def apk_records(files: set[Path]) -> Iterator[str]:
 
 def main() -> None:
     destination = Path(sys.argv[1])
-    files = {Path(line).resolve() for line in sys.stdin.read().splitlines()}
+    files = {Path(line).resolve() for line in Path(sys.argv[2]).read_text().splitlines()}
+    files |= {Path("/", copy.relative_to(destination)).resolve() for copy in destination.rglob("*") if copy.is_file()}
     if APK.exists():
         installed = destination / APK.relative_to("/")
         installed.parent.mkdir(parents=True)

@@ -40,13 +40,14 @@ URL = "https://download.db-ip.com/free"
 TIMEOUT = 30.0  # seconds for a connection, and for the next bytes
 TIME_LIMIT = 3600.0  # seconds for a file, whatever happens
 TRIES = 4  # without a byte of progress
+BACKOFF = 1.0  # seconds before the second try, doubled before each further one
 SIZE_LIMIT = 1_000_000_000  # bytes, packed and unpacked
 
 
 class Kind(NamedTuple):
     name: str
     field: str  # what a record must have
-    least: int  # bytes: a tenth of what the files of 2026 have
+    least: int  # bytes: far below a full file, and far above a page or a sample
 
 
 KINDS = (Kind("city", "latitude", 12_000_000), Kind("asn", "isp", 800_000))
@@ -84,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
             try:
                 options.folder.mkdir(parents=True, exist_ok=True)
                 said = fetch(client, kind, months, options.url.rstrip("/"), options.folder, progress)
-                console.print(said, highlight=False, soft_wrap=True)
+                console.print(said, highlight=False, markup=False, soft_wrap=True)
             except (FetchError, OSError, httpx.HTTPError, httpx.InvalidURL) as error:
                 console.print(f"geodata: {kind.name}: {error}", highlight=False, markup=False, soft_wrap=True)
                 status = 1
@@ -150,8 +151,9 @@ def download(client: httpx.Client, url: str, part: Path, held: float | None, pro
                     tries = 1 if file.tell() > size else tries + 1
                     if tries == TRIES or time.monotonic() > deadline:
                         reason = str(error) or type(error).__name__
-                        raise FetchError(f"{url}: {reason}; {file.tell():,} bytes are kept for the next run") from error
-                    time.sleep(2 ** (tries - 1))
+                        kept = f"; {file.tell():,} bytes are kept for the next run" if file.tell() else ""
+                        raise FetchError(f"{url}: {reason}{kept}") from error
+                    time.sleep(BACKOFF * 2 ** (tries - 1))
         finally:
             progress.remove_task(task)
             if file.tell() == 0:
@@ -201,6 +203,8 @@ def receive(
                 raise FetchError(f"{url}: more than {SIZE_LIMIT:,} bytes")
             if time.monotonic() > deadline:
                 raise httpx.ReadTimeout(f"not complete after {TIME_LIMIT:.0f} s")
+        if file.tell() == 0:
+            raise httpx.RemoteProtocolError("an empty answer")
         if total is not None and file.tell() != total:
             raise httpx.RemoteProtocolError(f"{file.tell():,} of {total:,} bytes")
         return last_modified(response)

