@@ -50,10 +50,11 @@ _PAGE_HEADERS = {
 }
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application, with nothing under way until the first request."""
+def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
+    """The application, with nothing under way until the first request; the store is the settings' if none is given."""
     client = Client()
-    store = Store(settings.cache_url.get_secret_value()) if settings.cache_url else None
+    if store is None and settings.cache_url:
+        store = Store(settings.cache_url.get_secret_value())
     lookup = Lookup(
         make_sources(settings, client),
         timeout=settings.timeout,

@@ -16,11 +16,12 @@ from app.problems import (
     QuotaExhausted,
     SourceProblem,
     UnknownAddress,
+    UpstreamFailed,
     UpstreamRefused,
     UpstreamTimeout,
 )
 from app.sources import DEFAULT_PAUSE, Answer, Source
-from app.store import MAX_STALE, Entry, Rest, Store, make_entry
+from app.store import MAX_STALE, Known, Store
 
 NEGATIVE_TTL = 60
 """Seconds that "unknown" is believed at most."""
@@ -34,6 +35,16 @@ MAX_UNDER_WAY = 24
 """Requests under way at once, of a source: httpx slows down with its pool, so that waiting is quicker than asking."""
 
 logger = logging.getLogger("geoip")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of an address: the JSON of its answer, made once, or the sentence that says why there is none."""
+
+    body: bytes | None
+    source: str
+    unknown: str
+    expires: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +76,7 @@ class Lookup:
         ttl: int,
         size: int,
         store: Store | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._turns = [_Turn(source, store, clock) for source in sources]
         self._store = store if ttl else None
@@ -127,40 +138,40 @@ class Lookup:
         # The service's own address is not the other replicas'.
         store = self._store if address else None
         if store:
-            entry, rests = await store.get(key, [turn.source.name for turn in self._turns])
-            if entry:
-                self._keep(key, entry)
-                if entry.expires > self._clock():
+            known, refusals = await store.get(key, [turn.source.name for turn in self._turns])
+            if known:
+                entry = self._keep(key, known)
+                if known.ttl > 0:
                     return entry, None
             for turn in self._turns:
-                if rest := rests.get(turn.source.name):
-                    turn.rest(rest)
-        answer, unknown, ttl = None, "", self._ttl
+                if refusal := refusals.get(turn.source.name):
+                    turn.rest(*refusal)
         started = time.perf_counter()
         try:
-            answer = await self._ask_in_turn(address)
+            known = Known(await self._ask_in_turn(address), "", self._ttl)
         except UnknownAddress as problem:
-            unknown, ttl = problem.detail, min(ttl, NEGATIVE_TTL)
+            known = Known(None, problem.detail, min(self._ttl, NEGATIVE_TTL))
         upstream_ms = round((time.perf_counter() - started) * 1000, 1)
-        expires = self._clock() + ttl
-        entry = make_entry(answer, unknown, expires)
-        self._keep(key, entry)
+        entry = self._keep(key, known)
         if store:
-            await store.put(key, answer, unknown, expires)
+            await store.put(key, known)
         return entry, upstream_ms
 
-    def _keep(self, key: str, entry: Entry) -> None:
+    def _keep(self, key: str, known: Known) -> Entry:
+        answer, unknown, ttl = known
+        body = answer.model_dump_json().encode() if answer else None
+        entry = Entry(body, answer.source if answer else "", unknown, self._clock() + ttl)
         if self._entries.maxsize:
             self._entries[key] = entry
+        return entry
 
     async def _ask_in_turn(self, address: IPAddress | None) -> Answer:
         """The first answer of a source; else the first failure, or UnknownAddress if none failed."""
-        now = asyncio.get_running_loop().time
-        deadline = now() + self._timeout
+        deadline = self._clock() + self._timeout
         problems: list[tuple[str, Problem]] = []
         for position, turn in enumerate(self._turns):
             # Equal shares of what is left, for those that will be asked: a silent one does not starve the next.
-            share = (deadline - now()) / max(1, sum(not later.resting for later in self._turns[position:]))
+            share = (deadline - self._clock()) / max(1, sum(not later.resting for later in self._turns[position:]))
             try:
                 return await turn.ask(address, share)
             except Problem as problem:
@@ -182,16 +193,18 @@ class _Turn:
         self._clock = clock
         self._room = asyncio.Semaphore(MAX_UNDER_WAY)
         self._failures = 0
-        self._rest: Rest | None = None
+        self._resting_for: Problem = UpstreamFailed("")
+        self._resting_until = -math.inf
 
     @property
     def resting(self) -> bool:
-        return self._rest is not None and self._clock() < self._rest.until
+        return self._clock() < self._resting_until
 
-    def rest(self, rest: Rest) -> None:
-        """Leave the source alone; what was still under way, or is older news, does not shorten a rest."""
-        if self._rest is None or rest.until > self._rest.until:
-            self._rest = rest
+    def rest(self, problem: Problem, seconds: float) -> None:
+        """Leave the source alone; what was still under way does not shorten a rest."""
+        until = self._clock() + seconds
+        if until > self._resting_until:
+            self._resting_for, self._resting_until = problem, until
 
     async def ask(self, address: IPAddress | None, seconds: float) -> Answer:
         """Answer of the source within that time; a resting one repeats the problem that it rests for."""
@@ -204,10 +217,9 @@ class _Turn:
                 timeout = UpstreamTimeout(f"{self.source.name} said nothing in time", reason=f"{seconds:.1f} s")
                 await self._failed(timeout)
                 raise timeout from None
-        assert self._rest is not None  # noqa: S101 (it is resting)
-        problem, until = self._rest
-        wait = max(1, math.ceil(until - self._clock())) if isinstance(problem, QuotaExhausted) else None
-        raise type(problem)(problem.detail, retry_after=wait)
+        problem = self._resting_for
+        left = max(1, math.ceil(self._resting_until - self._clock()))
+        raise type(problem)(problem.detail, retry_after=left if isinstance(problem, QuotaExhausted) else None)
 
     async def _ask(self, address: IPAddress | None) -> Answer:
         try:
@@ -229,10 +241,9 @@ class _Turn:
         if isinstance(problem, QuotaExhausted | UpstreamRefused):
             await self._refused(problem, problem.retry_after or DEFAULT_PAUSE)
         elif self._failures >= FAILURES_RUNNING:
-            self.rest(Rest(problem, self._clock() + FAILURE_PAUSE))
+            self.rest(problem, FAILURE_PAUSE)
 
-    async def _refused(self, problem: Problem, seconds: float) -> None:
-        rest = Rest(problem, self._clock() + seconds)
-        self.rest(rest)
+    async def _refused(self, problem: QuotaExhausted | UpstreamRefused, seconds: float) -> None:
+        self.rest(problem, seconds)
         if self._store:
-            await self._store.put_rest(self.source.name, rest)
+            await self._store.put_rest(self.source.name, problem, seconds)

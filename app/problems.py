@@ -104,13 +104,15 @@ class UnknownAddress(Problem):
 class QuotaExhausted(Problem):
     """A source refuses for now: its quota is used up."""
 
-    status, code = 503, "quota-exhausted"
+    status = 503
+    code: ClassVar[Literal["quota-exhausted"]] = "quota-exhausted"
 
 
 class UpstreamRefused(Problem):
     """A source refuses for good: a key is missing or wrong."""
 
-    status, code = 502, "upstream-refused"
+    status = 502
+    code: ClassVar[Literal["upstream-refused"]] = "upstream-refused"
 
 
 class UpstreamFailed(Problem):

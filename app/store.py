@@ -9,7 +9,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
@@ -32,28 +31,19 @@ MAX_STALE = 86_400
 logger = logging.getLogger("geoip")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What is known of an address: the JSON of its answer, made once, or the sentence that says why there is none."""
+class Known(NamedTuple):
+    """What is known of an address: an answer, or the sentence that says why there is none."""
 
-    body: bytes | None
-    source: str
+    answer: Answer | None
     unknown: str
-    expires: float
-    """Seconds since the epoch."""
+    ttl: float
+    """Seconds that it is good for; less than 0 where it has expired."""
 
 
-class Rest(NamedTuple):
-    """Why a source that refuses is left alone, and until when (seconds since the epoch)."""
-
-    problem: Problem
-    until: float
+_Time = Annotated[float, Field(allow_inf_nan=False)]  # seconds since the epoch: replicas share no other clock
 
 
-_Time = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class _StoredEntry(BaseModel):
+class _StoredAnswer(BaseModel):
     v: Literal[1] = 1
     answer: Answer | None
     unknown: str
@@ -67,75 +57,68 @@ class _StoredRest(BaseModel):
     until: _Time
 
 
-_Model = TypeVar("_Model", _StoredEntry, _StoredRest)
+_Model = TypeVar("_Model", _StoredAnswer, _StoredRest)
 _Result = TypeVar("_Result")
 
 
-def make_entry(answer: Answer | None, unknown: str, expires: float) -> Entry:
-    """An entry of an answer, or of the sentence that says why there is none."""
-    if answer is None:
-        return Entry(None, "", unknown, expires)
-    return Entry(answer.model_dump_json().encode(), answer.source, "", expires)
-
-
 class Store:
-    """Entries, and rests of sources, as versioned JSON under keys that begin with `geoip:`. It never raises."""
+    """What is known, and which sources refuse: versioned JSON under keys that begin with `geoip:`. It never raises."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float = PATIENCE) -> None:
         # Imported here: who has no store does without its tenth of a second and its 10 MB.
         from redis.asyncio import BlockingConnectionPool, Redis
         from redis.exceptions import RedisError
 
-        self._redis = Redis.from_pool(BlockingConnectionPool.from_url(url, max_connections=16, timeout=PATIENCE))
+        self._redis = Redis.from_pool(BlockingConnectionPool.from_url(url, max_connections=16, timeout=patience))
+        self._patience = patience
         self._failures = (RedisError, OSError, TimeoutError)
         self._away_until = -math.inf
         self._complained = -math.inf
 
-    async def get(self, key: str, sources: Sequence[str]) -> tuple[Entry | None, dict[str, Rest]]:
-        """What is stored of an address, expired or not, and which of the sources are to be left alone."""
+    async def get(self, key: str, sources: Sequence[str]) -> tuple[Known | None, dict[str, tuple[Problem, float]]]:
+        """What is stored of an address, expired or not; and why, and for how many seconds, which source refuses."""
         keys = [f"geoip:{key}", *(f"geoip:rest:{source}" for source in sources)]
         values = await self._ask(lambda: self._redis.mget(keys))
         if values is None:
             return None, {}
-        stored = _read(_StoredEntry, values[0])
-        known = stored is not None and (stored.answer is None or stored.answer.ip == key)
-        entry = make_entry(stored.answer, stored.unknown, stored.expires) if stored and known else None
-        rests = {}
+        now = time.time()
+        stored = _read(_StoredAnswer, values[0])
+        if stored and stored.answer and stored.answer.ip != key:
+            stored = None
+        refusals: dict[str, tuple[Problem, float]] = {}
         for source, value in zip(sources, values[1:], strict=True):
-            if rest := _read(_StoredRest, value):
+            rest = _read(_StoredRest, value)
+            if rest and rest.until > now:
                 refusal = QuotaExhausted if rest.code == QuotaExhausted.code else UpstreamRefused
-                rests[source] = Rest(refusal(rest.detail), rest.until)
-        return entry, rests
+                refusals[source] = refusal(rest.detail), rest.until - now
+        known = Known(stored.answer, stored.unknown, stored.expires - now) if stored else None
+        return known, refusals
 
-    async def put(self, key: str, answer: Answer | None, unknown: str, expires: float) -> None:
+    async def put(self, key: str, known: Known) -> None:
         """Keep what is known of an address for as long as it is of use."""
-        value = _StoredEntry(answer=answer, unknown=unknown, expires=expires).model_dump_json()
-        await self._set(key, value, expires + (MAX_STALE if answer else 0))
+        stored = _StoredAnswer(answer=known.answer, unknown=known.unknown, expires=time.time() + known.ttl)
+        await self._set(key, stored, known.ttl + (MAX_STALE if known.answer else 0))
 
-    async def put_rest(self, source: str, rest: Rest) -> None:
+    async def put_rest(self, source: str, problem: QuotaExhausted | UpstreamRefused, seconds: float) -> None:
         """Tell the other replicas that a source refuses."""
-        code: Literal["quota-exhausted", "upstream-refused"] = (
-            "quota-exhausted" if isinstance(rest.problem, QuotaExhausted) else "upstream-refused"
-        )
-        value = _StoredRest(code=code, detail=rest.problem.detail, until=rest.until).model_dump_json()
-        await self._set(f"rest:{source}", value, rest.until)
+        stored = _StoredRest(code=problem.code, detail=problem.detail, until=time.time() + seconds)
+        await self._set(f"rest:{source}", stored, seconds)
 
     async def aclose(self) -> None:
         """Close the connections."""
         with contextlib.suppress(*self._failures):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 await self._redis.aclose()
 
-    async def _set(self, key: str, value: str, until: float) -> None:
-        seconds = max(1, math.ceil(until - time.time()))
-        await self._ask(lambda: self._redis.set(f"geoip:{key}", value, ex=seconds))
+    async def _set(self, key: str, stored: BaseModel, seconds: float) -> None:
+        await self._ask(lambda: self._redis.set(f"geoip:{key}", stored.model_dump_json(), ex=math.ceil(seconds)))
 
     async def _ask(self, command: Callable[[], Awaitable[_Result]]) -> _Result | None:
         now = time.monotonic()
         if now < self._away_until:
             return None
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 return await command()
         except self._failures as error:
             self._away_until = now + AWAY

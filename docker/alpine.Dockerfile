@@ -18,11 +18,12 @@ RUN --mount=type=bind,source=requirements,target=/tmp/requirements --mount=type=
     find /root /usr -xdev -newer /tmp/start -exec touch -h -d @0 {} +
 
 # The base image has no bytecode of the standard library, and a read-only root no place for it: made here.
+COPY LICENSE NOTICE ./
 COPY app app
 ARG SOURCE_DATE_EPOCH=0
 RUN --mount=type=bind,source=docker/bytecode.py,target=/tmp/bytecode.py --mount=type=tmpfs,target=/tmp \
     touch -d "@$(($(date +%s) - 1))" /tmp/start && \
-    chmod -R u=rwX,go=rX app && \
+    chmod -R u=rwX,go=rX . && \
     python /tmp/bytecode.py / && \
     find /srv /usr -xdev \( -newer /tmp/start -o -path '/srv/*' \) -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
 
@@ -61,6 +62,7 @@ RUN --mount=type=bind,source=requirements,target=requirements --mount=type=cache
     find /image \( -name '*.py[xi]' -o -name '*.pxd' -o -name cacert.pem \) -exec rm {} + && \
     find /image -name '*.so*' -exec strip {} +
 
+COPY LICENSE NOTICE /image/srv/
 COPY app /image/srv/app
 COPY docker/bytecode.py .
 ARG SOURCE_DATE_EPOCH=0

@@ -30,7 +30,8 @@ def imported(root: Path) -> set[Path]:
     environment = {
         **os.environ,
         "PORT": PORT,
-        "GEOIP_IPWHOIS_URL": "http://localhost:9",  # where nobody listens
+        "GEOIP_CACHE_URL": "redis://localhost:9",  # where nobody listens
+        "GEOIP_IPWHOIS_URL": "http://localhost:9",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": f"{root / 'srv'}:{root / sysconfig.get_path('purelib')[1:]}",
     }

@@ -33,11 +33,13 @@ ENV PYTHONNODEBUGRANGES=1 PYINSTALLER_ZLIB_COMPRESSION_LEVEL=9
 # The order of sets fixed, and one time stamp for all files: the same source gives the same bytes.
 ENV PYTHONHASHSEED=0
 ARG SOURCE_DATE_EPOCH=0
+COPY LICENSE NOTICE ./
+COPY requirements/app.txt requirements/
 COPY app app
 COPY docker docker
-COPY requirements/app.txt requirements/
 RUN pyinstaller --log-level ERROR --distpath /image --workpath work docker/geoip.spec && \
     python docker/record.py /image work/geoip/libraries.txt && \
+    chmod -R u=rwX,go=rX /image && \
     find /image -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
 
 FROM scratch

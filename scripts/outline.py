@@ -1,4 +1,4 @@
-"""Draw the world into app/page.html: coasts and borders as two SVG paths, between the comments `outline` and `/outline`.
+"""Draw the world into app/page.html: coasts and borders as two SVG paths, between the comments outline and /outline.
 
 The shapes are Natural Earth's (public domain, naturalearthdata.com), 1:50 million, as the npm package world-atlas 2.0.2
 packs them (ISC licence, copyright 2013-2019 Michael Bostock). npm fetches it, and the file's hash is checked here.
@@ -119,9 +119,45 @@ def rings(geometry: dict[str, Any]) -> list[list[int]]:
     return []
 
 
+def cut(ring: Line) -> list[Line]:
+    """A ring on the globe as rings on the map.
+
+    World-atlas has no seam: a coast goes on over the antimeridian, where the map's x jumps from one edge to the other,
+    and Antarctica goes around the pole. So the ring is laid out as if the map went on, and each map's width cut out.
+    """
+    turn = 0
+    flat = [ring[0]]
+    for (ax, _), (bx, by) in pairwise([*ring, ring[0]]):
+        turn += (ax - bx > WIDTH / 2) - (bx - ax > WIDTH / 2)
+        flat.append((bx + turn * WIDTH, by))
+    if turn:  # around the south pole: closed along the map's lower edge
+        flat += [(flat[-1][0], WIDTH // 2), (flat[0][0], WIDTH // 2)]
+    else:
+        flat.pop()
+
+    pieces = []
+    for west in range(min(x for x, _ in flat) // WIDTH * WIDTH, max(x for x, _ in flat), WIDTH):
+        piece = clip(clip(flat, west, 1), west + WIDTH, -1)
+        pieces.append([(x - west, y) for x, y in piece])
+    return pieces
+
+
+def clip(ring: Line, edge: int, side: int) -> Line:
+    """What of a ring is east (side 1) or west (-1) of a meridian (Sutherland and Hodgman 1974)."""
+    kept: Line = []
+    for (ax, ay), (bx, by) in pairwise([*ring[-1:], *ring]):
+        a_in, b_in = (ax - edge) * side >= 0, (bx - edge) * side >= 0
+        if a_in != b_in:
+            kept.append((edge, round(ay + (by - ay) * (edge - ax) / (bx - ax))))
+        if b_in:
+            kept.append((bx, by))
+    return [b for a, b in pairwise([*kept[-1:], *kept]) if a != b]
+
+
 def coasts(topology: dict[str, Any], arcs: list[Line]) -> list[Line]:
     drawn = (join(arcs, ring) for ring in rings(topology["objects"]["land"]))
-    return [ring for ring in drawn if len(ring) > 2 and area(ring) >= ISLAND]
+    pieces = chain.from_iterable(cut(ring) for ring in drawn if len(ring) > 2)
+    return [piece for piece in pieces if area(piece) >= ISLAND]
 
 
 def borders(topology: dict[str, Any], arcs: list[Line]) -> list[Line]:

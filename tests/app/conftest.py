@@ -9,6 +9,7 @@ import trustme
 
 from app.api import create_app
 from app.settings import Settings
+from app.store import Store
 
 
 @pytest.fixture
@@ -21,8 +22,9 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., httpx.AsyncClient]:
     """A client of an application with these settings, which it sees at the address `peer`."""
     monkeypatch.setattr("os.environ", {})
 
-    def make(peer: str | None = "127.0.0.1", **settings: object) -> httpx.AsyncClient:
-        app = create_app(Settings(_env_file=None, **{"sources": "ipwhois"} | settings))  # type: ignore[arg-type, call-arg]
+    def make(peer: str | None = "127.0.0.1", store: Store | None = None, **settings: object) -> httpx.AsyncClient:
+        made = Settings(_env_file=None, **{"sources": "ipwhois"} | settings)  # type: ignore[arg-type, call-arg]
+        app = create_app(made, store)
         address = (peer, 12345)
         transport = httpx.ASGITransport(app, client=address)  # type: ignore[arg-type]
         return httpx.AsyncClient(transport=transport, base_url="http://geoip")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import maxminddb
 import pytest
@@ -361,6 +361,24 @@ def test_a_broken_replacement_is_logged_once_and_the_old_contents_stay(
     assert reason in logged.getMessage()
     replace(path, lambda fresh: write(fresh, {"8.8.8.0/24": {"asn": 2}}))
     assert databases.find(GOOGLE) == NOTHING | {"asn": 2}
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_broken_replacement_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.mmdb", {"8.8.8.0/24": {"asn": 1}})
+    databases = Databases([path])
+    path.write_bytes(b"broken")
+    opened: list[object] = []
+    original = maxminddb.open_database
+
+    def open_database(file: IO[bytes], mode: int) -> maxminddb.Reader:
+        opened.append(file)
+        return original(file, mode)
+
+    monkeypatch.setattr("app.mmdb.maxminddb.open_database", open_database)
+    for _ in range(3):
+        assert databases.find(GOOGLE) == NOTHING | {"asn": 1}
+    assert len(opened) == 1
 
 
 @pytest.mark.usefixtures("at_once")

@@ -112,3 +112,46 @@ def test_the_example_file_lists_every_setting_with_its_default() -> None:
     assert load_settings() == defaults
     names = {line.partition("=")[0] for line in lines}
     assert names == {"PORT" if name == "port" else f"GEOIP_{name.upper()}" for name in type(defaults).model_fields}
+
+
+def test_a_key_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("key").write_text("sesame\n")
+    monkeypatch.setenv("GEOIP_IPIFY_KEY_FILE", "key")
+    monkeypatch.setenv("GEOIP_SOURCES", "ipify")
+    key = load_settings().ipify_key
+    assert key is not None
+    assert key.get_secret_value() == "sesame"
+
+
+def test_a_key_that_is_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("key").write_text("sesame")
+    monkeypatch.setenv("GEOIP_IPINFO_KEY_FILE", "key")
+    monkeypatch.setenv("GEOIP_IPINFO_KEY", "other")
+    with pytest.raises(ValueError, match=r"^GEOIP_IPINFO_KEY and GEOIP_IPINFO_KEY_FILE are both set$"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "No such file or directory"), (b"\xff", "no text"), (b"se same", "a key has no spaces")],
+)
+def test_a_key_file_that_is_no_good_is_named(
+    content: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if content is not None:
+        Path("key").write_bytes(content)
+    monkeypatch.setenv("GEOIP_IPINFO_KEY_FILE", "key")
+    with pytest.raises(ValueError, match=rf"^GEOIP_IPINFO_KEY.*{reason}") as caught:
+        load_settings()
+    assert "\n" not in str(caught.value)
+    assert "se same" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://sesame@host", "redis://:sesame@host:port", "sesame", "redis://:se/same@host:1"]
+)
+def test_a_wrong_cache_url_is_refused_without_its_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOIP_CACHE_URL", url)
+    with pytest.raises(ValueError, match=r"^GEOIP_CACHE_URL: not a URL such as redis://") as caught:
+        load_settings()
+    assert "same" not in str(caught.value)

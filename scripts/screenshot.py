@@ -1,0 +1,32 @@
+"""Take the README's pictures of the page, docs/page-light.png and docs/page-dark.png, from a service that is running.
+
+Chromium is the one that tests/images/setup-browser installs.
+
+    python -m scripts.screenshot http://localhost:8080
+"""
+
+import base64
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.images.browser import Browser, start_chromium
+
+DOCS = Path(__file__).parent.parent / "docs"
+SIZE = (1200, 750)
+
+
+def main() -> None:
+    [url] = sys.argv[1:]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, start_chromium(Path(profile)) as driver:
+        browser = Browser(driver)
+        browser.resize(SIZE)
+        for scheme in ("light", "dark"):
+            browser.prefer(scheme)
+            browser.open(f"{url}/?ip=8.8.8.8")
+            screenshot = driver.execute_cdp_cmd("Page.captureScreenshot", {})["data"]
+            (DOCS / f"page-{scheme}.png").write_bytes(base64.b64decode(screenshot))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""The cache that replicas share: what they tell each other, and what happens without it."""
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import fakeredis
+import httpx
+import pytest
+import redis
+
+from app.store import Store
+from tests.conftest import free_port
+from tests.upstream import Behaviour, Upstream, answering, http_answer, ipwhois, silent
+
+pytestmark = pytest.mark.anyio
+
+Client = Callable[..., httpx.AsyncClient]
+Upstreams = Callable[..., Upstream]
+
+
+@pytest.fixture
+def store() -> Iterator[redis.Redis]:
+    """A Redis on loopback, as the tests see it."""
+    server = fakeredis.TcpFakeServer(("127.0.0.1", 0), server_type="valkey")
+    server.block_on_close = False
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    host, port = server.server_address[:2]
+    with redis.Redis(host=str(host), port=port) as client:
+        yield client
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+@pytest.fixture
+def replica(client: Client, store: redis.Redis) -> Callable[..., httpx.AsyncClient]:
+    """One of several replicas with that store."""
+
+    def make(upstream: Upstream, **settings: object) -> httpx.AsyncClient:
+        port = store.connection_pool.connection_kwargs["port"]
+        # More patient than the service is by itself: nothing of that is tested with it, and the machine may be busy.
+        return client(store=Store(f"redis://127.0.0.1:{port}/0", patience=10), ipwhois_url=upstream.url, **settings)
+
+    return make
+
+
+async def test_an_address_is_asked_once_for_all_replicas(replica: Client, upstream: Upstreams) -> None:
+    source = upstream()
+    first, second = replica(source), replica(source)
+    asked = await first.get("/?ip=8.8.8.8")
+    shared = await second.get("/?ip=8.8.8.8")
+    own = await second.get("/?ip=8.8.8.8")
+    assert asked.content == shared.content == own.content
+    assert asked.headers["Cache-Status"] == "geoip; fwd=uri-miss; stored"
+    assert shared.headers["Cache-Status"].startswith("geoip; hit; ttl=")
+    assert shared.headers["Cache-Control"].startswith("public, max-age=3")
+    assert len(source.requests) == 1
+
+
+async def test_what_nobody_knows_is_asked_once_for_all_replicas(
+    replica: Client, upstream: Upstreams, store: redis.Redis
+) -> None:
+    source = upstream(answering({"success": False, "message": "Reserved range", "ip": "8.8.8.8"}))
+    for service in (replica(source), replica(source)):
+        assert (await service.get("/?ip=8.8.8.8")).json()["code"] == "unknown-address"
+    assert len(source.requests) == 1
+    assert 50 < int(store.ttl("geoip:8.8.8.8")) <= 60
+
+
+async def test_each_replica_finds_its_own_address(replica: Client, upstream: Upstreams, store: redis.Redis) -> None:
+    source = upstream()
+    for service in (replica(source), replica(source)):
+        assert (await service.get("/")).json()["ip"] == "9.9.9.9"
+    assert len(source.requests) == 2
+    assert store.keys() == []
+
+
+async def test_a_source_that_refuses_one_replica_is_left_alone_by_all(replica: Client, upstream: Upstreams) -> None:
+    source = upstream(answering({}, 429, {"Retry-After": "40"}))
+    first, second = replica(source), replica(source)
+    await first.get("/?ip=8.8.8.8")
+    response = await second.get("/?ip=1.1.1.1")
+    assert (response.status_code, response.json()["code"]) == (503, "quota-exhausted")
+    assert 35 < int(response.headers["Retry-After"]) <= 40
+    assert len(source.requests) == 1
+
+
+async def test_a_wrong_key_is_found_out_once_for_all_replicas(replica: Client, upstream: Upstreams) -> None:
+    source = upstream(answering({}, 403))
+    first, second = replica(source), replica(source)
+    await first.get("/?ip=8.8.8.8")
+    response = await second.get("/?ip=1.1.1.1")
+    assert (response.status_code, response.json()["code"]) == (502, "upstream-refused")
+    assert "Retry-After" not in response.headers
+    assert len(source.requests) == 1
+
+
+async def test_an_expired_answer_of_another_replica_is_better_than_an_error(
+    replica: Client, upstream: Upstreams, store: redis.Redis
+) -> None:
+    await replica(upstream()).get("/?ip=8.8.8.8")
+    stored = json.loads(store.get("geoip:8.8.8.8") or "")
+    assert stored["v"] == 1
+    store.set("geoip:8.8.8.8", json.dumps(stored | {"expires": time.time() - 120}))
+    response = await replica(upstream(answering({}, 500))).get("/?ip=8.8.8.8")
+    assert response.status_code == 200
+    assert response.headers["Cache-Status"] in {f"geoip; hit; ttl=-{seconds}" for seconds in (120, 121, 122)}
+    assert response.headers["Cache-Control"] == "private, no-store"
+
+
+async def test_answers_are_kept_for_as_long_as_they_are_of_use(
+    replica: Client, upstream: Upstreams, store: redis.Redis
+) -> None:
+    await replica(upstream(), cache_ttl=600).get("/?ip=8.8.8.8")
+    assert 86_400 + 590 < int(store.ttl("geoip:8.8.8.8")) <= 86_400 + 600
+
+
+GOOD = {
+    "v": 1,
+    "answer": {"ip": "8.8.8.8", "isp": "Stored", "source": "ipwhois"},
+    "unknown": "",
+    "expires": time.time() + 3000,
+}
+
+
+async def test_an_entry_that_another_version_could_have_written_is_read(
+    replica: Client, upstream: Upstreams, store: redis.Redis
+) -> None:
+    store.set("geoip:8.8.8.8", json.dumps(GOOD | {"new_field": 1}))
+    assert (await replica(upstream()).get("/?ip=8.8.8.8")).json()["isp"] == "Stored"
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b'{"v": 1}',
+        json.dumps(GOOD | {"v": 2}).encode(),
+        json.dumps(GOOD | {"expires": "soon"}).encode(),
+        json.dumps(GOOD | {"expires": float("nan")}).encode(),
+        json.dumps(GOOD | {"answer": {"ip": "8.8.8.8", "latitude": 91, "source": "x"}}).encode(),
+        json.dumps(GOOD | {"answer": {"ip": "1.1.1.1", "isp": "Another's", "source": "x"}}).encode(),
+    ],
+)
+async def test_rubbish_in_the_store_is_no_answer(
+    rubbish: bytes, replica: Client, upstream: Upstreams, store: redis.Redis
+) -> None:
+    store.set("geoip:8.8.8.8", rubbish)
+    store.set("geoip:rest:ipwhois", rubbish)
+    response = await replica(upstream()).get("/?ip=8.8.8.8")
+    assert response.json()["isp"] == "Google LLC"
+    assert response.headers["Cache-Status"] == "geoip; fwd=uri-miss; stored"
+
+
+async def test_a_value_of_another_type_is_no_answer(replica: Client, upstream: Upstreams, store: redis.Redis) -> None:
+    store.rpush("geoip:8.8.8.8", "a list")
+    assert (await replica(upstream()).get("/?ip=8.8.8.8")).json()["isp"] == "Google LLC"
+
+
+async def in_time(answer: Awaitable[httpx.Response]) -> dict[str, object]:
+    started = time.monotonic()
+    body: dict[str, object] = (await answer).json()
+    assert time.monotonic() - started < 1
+    return body
+
+
+def babbling(connection: object, _: object) -> None:
+    """Answer whatever is asked in another protocol."""
+    connection.sendall(http_answer({}))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("behaviour", [silent, babbling])
+async def test_a_store_that_does_not_answer_is_done_without_and_complained_of_once(
+    behaviour: Behaviour, client: Client, upstream: Upstreams, caplog: pytest.LogCaptureFixture
+) -> None:
+    stalled = upstream(behaviour)
+    service = client(
+        cache_url=stalled.url.replace("http://", "redis://user:sesame@"), ipwhois_url=upstream(ipwhois).url
+    )
+    await service.get("/?ip=9.9.9.9")  # imports what the first lookup needs
+    with caplog.at_level(logging.WARNING):
+        for number in range(3):
+            assert (await in_time(service.get(f"/?ip=8.8.8.{number}")))["isp"] == "Google LLC"
+            await asyncio.sleep(0.5)
+    assert len([line for line in caplog.messages if "shared cache" in line]) <= 1
+    assert "sesame" not in caplog.text
+
+
+async def test_a_store_that_is_gone_is_done_without(
+    client: Client, upstream: Upstreams, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = upstream()
+    service = client(cache_url=f"redis://127.0.0.1:{free_port()}/0", ipwhois_url=source.url)
+    assert (await in_time(service.get("/?ip=8.8.8.8")))["isp"] == "Google LLC"
+    assert (await in_time(service.get("/?ip=8.8.8.8")))["isp"] == "Google LLC"
+    assert len(source.requests) == 1
+    assert caplog.messages == ["the shared cache does not answer: going on without it (ConnectionError)"]
+
+
+async def test_with_the_cache_off_nothing_is_shared(replica: Client, upstream: Upstreams, store: redis.Redis) -> None:
+    source = upstream()
+    service = replica(source, cache_ttl=0)
+    for _ in range(2):
+        response = await service.get("/?ip=8.8.8.8")
+        assert response.headers["Cache-Status"] == "geoip; fwd=uri-miss"
+    assert len(source.requests) == 2
+    assert store.keys() == []

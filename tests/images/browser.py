@@ -1,0 +1,129 @@
+"""Debian's Chromium without a window, and what a reader of the page sees and does in it."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+
+PATIENCE = 10  # seconds, for anything that the page should do at once
+
+PHONE, LAPTOP, PROJECTOR = (320, 640), (1280, 800), (1920, 1080)
+
+
+@contextmanager
+def start_chromium(profile: Path) -> Iterator[Chrome]:
+    """Start it with an empty directory for its profile; it logs its console and what it asks of the network."""
+    options = ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",  # it may run as root, in a container
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-proxy-server",
+        "--hide-scrollbars",
+        f"--user-data-dir={profile}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = Chrome(options, ChromeService("/usr/bin/chromedriver"))
+    try:
+        driver.set_page_load_timeout(PATIENCE)
+        yield driver
+    finally:
+        driver.quit()
+
+
+class Browser:
+    """What a reader sees and does."""
+
+    def __init__(self, driver: Chrome) -> None:
+        self.driver: Any = driver  # selenium has types for half of what it does
+
+    def open(self, url: str) -> None:
+        self.driver.get(url)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the page says that it is done."""
+        self.wait(lambda: self.driver.find_elements(By.CSS_SELECTOR, "main[aria-busy=false]"))
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05).until(lambda _: condition())
+
+    def wait_for_address(self, address: str) -> None:
+        self.wait(lambda: self.text("address") == address)
+        self.settle()
+
+    def element(self, name: str) -> WebElement:
+        element: WebElement = self.driver.find_element(By.ID, name)
+        return element
+
+    def text(self, name: str) -> str:
+        """What can be seen of an element: nothing, if it is hidden."""
+        return str(self.element(name).text)
+
+    def facts(self) -> dict[str, str]:
+        rows = self.driver.find_elements(By.CSS_SELECTOR, "#facts > div")
+        return {
+            row.find_element(By.TAG_NAME, "dt").text: row.find_element(By.TAG_NAME, "dd").text.replace("\n", " = ")
+            for row in rows
+        }
+
+    def look_up(self, address: str) -> None:
+        """Go to the field with the keyboard, as one does who has no mouse, and ask."""
+        self.driver.execute_script("document.activeElement.blur()")
+        body = self.driver.find_element(By.TAG_NAME, "body")
+        for _ in range(10):
+            if self.focus() == "ip":
+                break
+            body.send_keys(Keys.TAB) if self.focus() == "" else self.driver.switch_to.active_element.send_keys(Keys.TAB)
+        assert self.focus() == "ip"
+        field = self.driver.switch_to.active_element
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(address, Keys.ENTER)
+
+    def focus(self) -> str:
+        """The id of the element that has the keyboard; nothing, if none has."""
+        return str(self.driver.execute_script("return document.activeElement.id"))
+
+    def marker(self) -> tuple[float, float] | None:
+        """Where the marker's centre is on the screen; None where there is none."""
+        if not self.element("marker").is_displayed():
+            return None
+        box = self.box("marker")
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def box(self, name: str) -> dict[str, float]:
+        script = "return document.getElementById(arguments[0]).getBoundingClientRect().toJSON()"
+        box: dict[str, float] = self.driver.execute_script(script, name)
+        return box
+
+    def resize(self, size: tuple[int, int], scale: float = 1) -> None:
+        metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": scale, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def prefer(self, scheme: str) -> None:
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def console(self) -> list[str]:
+        """What the console has had to say since the last time."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def requests(self) -> list[str]:
+        """The URLs that were asked since the last time."""
+        log = self.driver.get_log("performance")
+        events = [json.loads(entry["message"])["message"] for entry in log]
+        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
