@@ -25,7 +25,6 @@ from rich.console import Console
 
 import archive
 import building
-import chart
 import comparison
 import report
 import running
@@ -69,6 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         report.show(result, Console())
     if options.docs:
+        import chart  # not before: matplotlib takes a second
+
         options.docs.mkdir(exist_ok=True)
         for suffix, text in (
             ("json", result.dumps()),

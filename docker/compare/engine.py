@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import docker
-import requests
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.models.containers import Container
@@ -71,6 +70,6 @@ def uninterrupted() -> Iterator[None]:
 
 def _innermost(error: BaseException) -> str:
     """The reason at the bottom of what libraries have wrapped in one another."""
-    while isinstance(error, (DockerException, requests.ConnectionError)) and error.__context__ is not None:
+    while error.__context__ is not None:
         error = error.__context__
-    return str(error.strerror) if isinstance(error, OSError) and error.strerror else str(error)
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
