@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from comparison import Comparison, Row
 
@@ -60,21 +60,22 @@ def svg(comparison: Comparison) -> str:
 
 
 def _panel(axis: Axes, title: str, rows: list[Row], figures: Figures) -> None:
-    axis.set_title(title, loc="left", weight="bold", pad=22)
+    axis.set_title(title, loc="left", weight="bold", pad=30)
+    axis.patch.set_visible(False)
     axis.set_xscale("log")
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
     axis.set_axisbelow(True)
     axis.grid(axis="x", color=LINE, linewidth=0.8)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if figures is SIZES else (1,)))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     drawn = [value for row in rows for *_, figure in figures if (value := figure(row))]
     axis.set_xlim(min(drawn, default=1) / 2, max(drawn, default=10) * 2.2)
     for place, (name, colour, _) in enumerate(figures):
         if name:
-            axis.text(
-                0.02 + 0.42 * place, 1.06, f"● {name}", color=colour, transform=axis.transAxes, va="center", size=10
-            )
+            above = (105 * place, 14)
+            axis.annotate(f"● {name}", (0, 1), above, "axes fraction", "offset points", color=colour, size=10)
     for height, row in enumerate(rows):
         values = [(value, colour) for _, colour, figure in figures if (value := figure(row))]
         values.sort()
@@ -84,7 +85,7 @@ def _panel(axis: Axes, title: str, rows: list[Row], figures: Figures) -> None:
             axis.plot(value, height, "o", color=colour, markersize=8, zorder=2)
             right = place == len(values) - 1
             axis.annotate(
-                f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}",
+                f"{value:,.0f}" if value >= 100 or isinstance(value, int) else f"{value:.1f}",
                 (value, height),
                 (8 if right else -8, 0),
                 textcoords="offset points",

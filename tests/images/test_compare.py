@@ -30,12 +30,16 @@ FROZEN = ("distroless", "scratch")
 OF_DOCKER = {".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf"}
 
 
-def docker(*arguments: object, stdin: str | None = None) -> str:
-    """What a docker command prints."""
-    command = ["docker", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, input=stdin)
-    assert result.returncode == 0, f"{' '.join(command)}: {result.stderr}"
+def output(*command: object, stdin: str | None = None) -> str:
+    """What a command prints."""
+    words = [str(word) for word in command]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=300, input=stdin)
+    assert result.returncode == 0, f"{' '.join(words)}: {result.stderr}"
     return result.stdout.strip()
+
+
+def docker(*arguments: object, stdin: str | None = None) -> str:
+    return output("docker", *arguments, stdin=stdin)
 
 
 def compare(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -100,8 +104,7 @@ def rootfs(tmp_path: Path) -> Callable[[str], Path]:
 
 def find(root: Path, *tests: str) -> int:
     """How many files `find` finds."""
-    command = ["find", str(root), "-xdev", "-type", "f", *tests, "-printf", "x"]
-    return len(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+    return len(output("find", root, "-xdev", "-type", "f", *tests, "-printf", "x"))
 
 
 def member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
@@ -162,13 +165,8 @@ def test_the_unpacked_size_is_what_du_says_of_the_unpacked_layers(
                 assert unpacking.stdin
                 shutil.copyfileobj(member(archive, blob), unpacking.stdin)
             assert unpacking.returncode == 0
-            total = subprocess.run(
-                ["du", "-s", "--bytes", root], capture_output=True, text=True, check=True, timeout=60
-            )
-            folders = subprocess.run(
-                ["find", root, "-type", "d", "-printf", "%s\\n"], capture_output=True, text=True, check=True, timeout=60
-            )
-            used += int(total.stdout.split()[0]) - sum(map(int, folders.stdout.split()))
+            folders = output("find", root, "-type", "d", "-printf", r"%s\n").split()
+            used += int(output("du", "-s", "--bytes", root).split()[0]) - sum(map(int, folders))
     assert measured[name]["unpacked"] == used
 
 
