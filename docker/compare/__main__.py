@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.scan:
             return scan(names, options)
-        result = comparison.loads(options.read.read_text()) if options.read else measure(names, options)
-    except NoDockerError as error:
+        result = read(options.read) if options.read else measure(names, options)
+    except (NoDockerError, ReadError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -76,9 +76,21 @@ def main(arguments: list[str] | None = None) -> int:
             ("md", report.markdown(result)),
             ("svg", chart.svg(result)),
         ):
-            (options.docs / f"comparison.{suffix}").write_text(text)
+            (options.docs / f"comparison.{suffix}").write_text(text, encoding="utf-8")
     failed = [row for row in result.images if row.problems or (row.vulnerabilities and row.vulnerabilities.failure)]
     return 1 if failed else 0
+
+
+class ReadError(Exception):
+    """A file does not hold a comparison; one line says why."""
+
+
+def read(path: Path) -> Comparison:
+    """What was measured before; ReadError if the file is not there, or holds something else."""
+    try:
+        return comparison.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReadError(f"{path} cannot be read: {error}") from None
 
 
 def measure(names: list[str], options: argparse.Namespace) -> Comparison:
@@ -132,9 +144,9 @@ def measure(names: list[str], options: argparse.Namespace) -> Comparison:
                 for row, image in images:
                     _run(engine, row, image, run, first=turn == 0)
         if not options.no_build:
-            for row, _ in images:
+            for row, image in images:
                 with step(f"{row.name}: built cold, and after a change"):
-                    _build(engine, row, shlex.split(options.build), run, layers)
+                    _build(engine, row, image, shlex.split(options.build), run, layers)
     return result
 
 
@@ -209,9 +221,12 @@ def _run(engine: docker.DockerClient, row: Row, image: Image, run: str, *, first
         row.problems.append(f"does not run: {error}")
 
 
-def _build(engine: docker.DockerClient, row: Row, command: list[str], run: str, layers: archive.Layers) -> None:
+def _build(
+    engine: docker.DockerClient, row: Row, image: Image, command: list[str], run: str, layers: archive.Layers
+) -> None:
     try:
         with building.built(engine, row.name, command, run) as build:
+            row.current = archive.digests(image) == build.before
             row.cold_build, row.rebuild = round(build.cold, 2), round(build.rebuild, 2)
             with archive.saved(build.changed) as path:
                 changed = zip(

@@ -43,6 +43,8 @@ class Row:
     """The median of `memories`."""
     cold_build: float | None = None
     rebuild: float | None = None
+    current: bool | None = None
+    """Whether its Dockerfile and the code still give the same layers."""
     vulnerabilities: Vulnerabilities | None = None
     """None: not scanned."""
     problems: list[str] = field(default_factory=list)

@@ -139,6 +139,8 @@ def notes(comparison: Comparison) -> Iterator[str]:
             yield f"{row.name}: {problem}"
         if row.vulnerabilities and row.vulnerabilities.failure:
             yield f"{row.name}: {SCAN_FAILED}: {row.vulnerabilities.failure}"
+        if row.current is False:
+            yield f"{row.name}: its Dockerfile or the code gives other layers by now: make image-{row.name}"
     scanner = comparison.scanner
     if scanner:
         yield f"Vulnerabilities: {scanner.name} {scanner.version or ''}, {database(scanner.database)}"

@@ -206,7 +206,20 @@ def _output(*command: str) -> str:
 SCANNERS = (
     Scanner("snyk", ("snyk", "container", "test", "docker-archive:ARCHIVE", "--json"), _snyk, (0, 1)),
     Scanner(
-        "trivy", ("trivy", "image", "--input", "ARCHIVE", "--scanners", "vuln", "--format", "json", "--quiet"), _trivy
+        "trivy",
+        (
+            "trivy",
+            "image",
+            "--input",
+            "ARCHIVE",
+            "--scanners",
+            "vuln",
+            "--list-all-pkgs",
+            "--format",
+            "json",
+            "--quiet",
+        ),
+        _trivy,
     ),
     Scanner("grype", ("grype", "docker-archive:ARCHIVE", "--output", "json", "--quiet"), _grype),
     Scanner("docker scout", ("docker", "scout", "cves", "archive://ARCHIVE", "--format", "gitlab"), _scout),

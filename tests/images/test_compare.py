@@ -279,6 +279,7 @@ def test_a_second_pull_is_the_layers_that_a_changed_line_changes(repository: str
         compare("--json", "--starts", 0, "--repository", repository, "--build", tmp_path / "build", "scratch")
     )["scratch"]
     assert row["problems"] == []
+    assert row["current"]
     assert 0 < row["cold_build"] < 60
     assert 0 < row["rebuild"] < 60
     assert 100 < row["second_pull"] < 1000 < row["compressed"]
@@ -475,6 +476,24 @@ def test_without_docker_there_is_one_clear_line(host: str, arguments: tuple[str,
     assert result.returncode == 1
     assert result.stdout == ""
     assert re.fullmatch(r"compare: Docker does not answer \([^)\n]+\): is it running\?\n", result.stderr)
+
+
+def test_an_image_that_is_older_than_the_code_is_told(small: str, tmp_path: Path) -> None:
+    docker("image", "tag", f"{small}:small", f"{small}:scratch")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY app/__init__.py /\n")
+    fake(tmp_path, "build", f'exec docker build "$@" --file {tmp_path}/Dockerfile')
+    result = compare("--starts", 0, "--repository", small, "--build", tmp_path / "build", "scratch")
+    assert result.returncode == 0
+    assert "scratch: its Dockerfile or the code gives other layers by now: make image-scratch" in result.stdout
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"images": 1}'])
+def test_a_file_that_holds_no_comparison_is_told_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "comparison.json"
+    path.write_text(text)
+    result = compare("--read", path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(f"compare: {path} cannot be read: .+\n", result.stderr)
 
 
 def test_a_build_that_fails_says_its_last_line(small: str, tmp_path: Path) -> None:
