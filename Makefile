@@ -72,8 +72,8 @@ image-%-single:
 run-%: stop ## run one in the background, on http://localhost:8080
 	@docker run --detach --name geoip --publish 8080:8080 --read-only --cap-drop=ALL \
 	  --security-opt=no-new-privileges $(SETTINGS) geoip:$* >/dev/null
-	@timeout 20 sh -c 'until curl --silent --fail --output /dev/null localhost:8080/healthz; do sleep 0.1; done' || \
-	  { docker logs geoip; false; }
+	@until curl --silent --fail --output /dev/null --max-time 1 localhost:8080/healthz; do sleep 0.1; \
+	  docker top geoip >/dev/null 2>&1 || { docker logs geoip; exit 1; }; done
 	@echo 'http://localhost:8080 answers; make stop ends it'
 stop: ## stop it
 	@if docker container inspect geoip >/dev/null 2>&1; then docker stop geoip >/dev/null && docker rm geoip >/dev/null; fi

@@ -5,11 +5,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 import respx
 
+from app.sources import SAMPLE
 from tests.upstream import ipwhois_answer
 
 pytestmark = pytest.mark.anyio
@@ -416,6 +418,21 @@ async def test_without_a_network_the_sample_answers(client: Client, respx_mock: 
         assert (answer["ip"], answer["source"]) == (address, "mmdb")
         assert answer["isp"]
         assert answer["latitude"] is not None
+
+
+async def test_an_address_that_the_files_do_not_know_is_unknown(client: Client) -> None:
+    response = await client(sources="mmdb").get("/?ip=1.2.3.4")
+    assert (response.status_code, response.json()["code"]) == (404, "unknown-address")
+
+
+async def test_a_damaged_file_is_a_source_that_fails(client: Client, tmp_path: Path, ipwhois: respx.Route) -> None:
+    contents = SAMPLE.read_bytes()
+    damaged = tmp_path / "city.mmdb"
+    damaged.write_bytes(contents.replace(b"\x4aGoogle LLC", b"\x4aGoogle LL\xff"))  # not UTF-8
+    answer = (await client(sources="mmdb,ipwhois", mmdb_city=damaged).get("/?ip=8.8.8.8")).json()
+    assert answer["source"] == "ipwhois"
+    response = await client(sources="mmdb", mmdb_city=damaged).get("/?ip=8.8.8.8")
+    assert (response.status_code, response.json()["code"]) == (502, "upstream-failed")
 
 
 async def test_a_caller_who_cannot_be_placed_offline_is_told_how_to_ask(

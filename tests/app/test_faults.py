@@ -226,6 +226,7 @@ async def test_a_fault_is_a_problem_within_the_budget(
     budget = STALLED_BUDGET if fault.code == TIMEOUT else BUDGET
     keys = {"ipify_key": KEY, "ipinfo_key": KEY}
     async with running(sources=fault.source, timeout=budget, **keys, **{f"{fault.source}_url": faulty.url}) as service:
+        tasks = asyncio.all_tasks()
         start = time.monotonic()
         response = await service.get("/?ip=8.8.8.8")
         assert time.monotonic() - start < budget + SLACK
@@ -233,6 +234,7 @@ async def test_a_fault_is_a_problem_within_the_budget(
         assert "sources" not in response.json()
         quiet(1)
         assert await closed(faulty)
+        assert asyncio.all_tasks() == tasks
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
