@@ -98,8 +98,8 @@ def _build(command: list[str], name: str, context: Path, tag: str, run: str, *op
             errors="replace",
             timeout=LIMIT,
         )
-    except FileNotFoundError:
-        raise BuildError(f"there is no {command[0]}") from None
+    except OSError as error:
+        raise BuildError(f"{command[0]} cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise BuildError(f"not built within {LIMIT:.0f} s") from None
     if result.returncode != 0:

@@ -52,32 +52,34 @@ class Package(NamedTuple):
 @dataclass(frozen=True)
 class Scanner:
     name: str
-    command: tuple[str, ...]
+    command: str
     """The archive's path goes where ARCHIVE stands."""
     read: Callable[[Json], Report]
-    """ValueError, or what Python says of a missing key or a wrong type, if the answer has another shape."""
     statuses: tuple[int, ...] = (0,)
     """Exit statuses of a scan that was completed."""
 
     def scan(self, archive: Path) -> Report:
         """Run it on an archive that `docker save` wrote; ScanError if it fails or its answer cannot be understood."""
-        answer = run([part.replace("ARCHIVE", str(archive)) for part in self.command], self.statuses)
+        answer = run([word.replace("ARCHIVE", str(archive)) for word in self.command.split()], self.statuses)
         try:
-            report = self.read(json.loads(answer))
-        except ValueError as error:
-            raise ScanError(_last_line(answer) if isinstance(error, json.JSONDecodeError) else str(error)) from None
-        except (AttributeError, KeyError, TypeError) as error:
+            data = json.loads(answer)
+        except ValueError:
+            raise ScanError(_last_line(answer) or "it wrote nothing") from None
+        try:
+            report = self.read(data)
+            # The same package may be found at several places, and by several ways to it.
+            return report._replace(findings=sorted(set(report.findings), key=_worst_first))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ScanError(f"{self.name} answered in an unknown shape: {type(error).__name__} {error}") from None
-        # The same package may be found at several places, and by several ways to it.
-        return report._replace(findings=sorted(set(report.findings), key=_worst_first))
 
     def there(self) -> bool:
-        program, *plugin = self.command[: 2 if self.command[0] == "docker" else 1]
-        if shutil.which(program) is None:
+        if not self.name.startswith("docker "):
+            return shutil.which(self.name) is not None
+        try:
+            run([*self.name.split(), "version"])
+        except ScanError:
             return False
-        return (
-            not plugin or subprocess.run([program, *plugin, "version"], capture_output=True, timeout=60).returncode == 0
-        )
+        return True
 
 
 def installed(name: str | None = None) -> Scanner | None:
@@ -116,8 +118,8 @@ def run(command: list[str], statuses: tuple[int, ...] = (0,)) -> str:
             # Asked each time, it would tell of new releases.
             env=os.environ | {"SYFT_CHECK_FOR_APP_UPDATE": "false", "GRYPE_CHECK_FOR_APP_UPDATE": "false"},
         )
-    except FileNotFoundError:
-        raise ScanError(f"there is no {command[0]}") from None
+    except OSError as error:
+        raise ScanError(f"{command[0]} cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise ScanError(f"{command[0]} took more than {LIMIT:.0f} s") from None
     if result.returncode not in statuses:
@@ -157,13 +159,14 @@ def _snyk(answer: Json) -> Report:
         for result in results()
         for entry in result["vulnerabilities"]
     ]
-    return Report(found, _output("snyk", "--version"), datetime.now(UTC).isoformat(timespec="seconds"))
+    version = _last_line(run(["snyk", "--version"]))
+    return Report(found, version, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def _trivy(answer: Json) -> Report:
     """https://trivy.dev/docs/latest/configuration/reporting/#json"""
-    if not answer["SchemaVersion"] or "Results" not in answer:
-        raise ValueError("trivy saw no package at all")
+    if answer["SchemaVersion"] and not answer.get("Results"):
+        raise ScanError("trivy saw no package at all")
     found = [
         Finding(entry["VulnerabilityID"], entry["PkgName"], entry["InstalledVersion"], _severity(entry["Severity"]))
         for result in answer["Results"]
@@ -174,7 +177,7 @@ def _trivy(answer: Json) -> Report:
 
 
 def _grype(answer: Json) -> Report:
-    """https://github.com/anchore/grype/tree/main/schema/grype/db-search and `grype --output json`."""
+    """https://github.com/anchore/grype: with version 6 of its database, what is told of it moved under `status`."""
     found = [
         Finding(
             match["vulnerability"]["id"],
@@ -199,28 +202,9 @@ def _scout(answer: Json) -> Report:
     return Report(found, answer["scan"]["scanner"]["version"], answer["scan"]["end_time"])
 
 
-def _output(*command: str) -> str:
-    return _last_line(run([*command]))
-
-
 SCANNERS = (
-    Scanner("snyk", ("snyk", "container", "test", "docker-archive:ARCHIVE", "--json"), _snyk, (0, 1)),
-    Scanner(
-        "trivy",
-        (
-            "trivy",
-            "image",
-            "--input",
-            "ARCHIVE",
-            "--scanners",
-            "vuln",
-            "--list-all-pkgs",
-            "--format",
-            "json",
-            "--quiet",
-        ),
-        _trivy,
-    ),
-    Scanner("grype", ("grype", "docker-archive:ARCHIVE", "--output", "json", "--quiet"), _grype),
-    Scanner("docker scout", ("docker", "scout", "cves", "archive://ARCHIVE", "--format", "gitlab"), _scout),
+    Scanner("snyk", "snyk container test docker-archive:ARCHIVE --json", _snyk, (0, 1)),
+    Scanner("trivy", "trivy image --input ARCHIVE --scanners vuln --list-all-pkgs --format json --quiet", _trivy),
+    Scanner("grype", "grype docker-archive:ARCHIVE --output json --quiet", _grype),
+    Scanner("docker scout", "docker scout cves archive://ARCHIVE --format gitlab", _scout),
 )

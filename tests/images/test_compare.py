@@ -412,6 +412,7 @@ def test_a_scanner_is_read_and_named_with_the_date_of_its_database(
         ("""echo '{"SchemaVersion": 2}'""", "trivy saw no package at all"),
         ("""echo '{"SchemaVersion": 2, "Results": [{"Vulnerabilities": [1]}]}'""", "unknown shape"),
         ("echo null", "unknown shape"),
+        ("true", "it wrote nothing"),
     ],
 )
 def test_a_scanner_that_fails_or_answers_rubbish_is_no_zero(
