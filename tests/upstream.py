@@ -35,6 +35,8 @@ class Upstream:
     requests: list[Request] = field(default_factory=list)
     open: int = 0
     """Connections that neither side has closed."""
+    accepted: int = 0
+    """Connections that there were in all."""
     host: str = "127.0.0.1"
 
     def __enter__(self) -> Self:
@@ -56,6 +58,7 @@ class Upstream:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             self._count(1)
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
