@@ -29,11 +29,11 @@ def ipify_or_ipwhois(connection: socket.socket, request: Request) -> None:
     return connection.sendall(http_answer({"ip": "1.1.1.1", "location": location, "isp": "Cloudflare, Inc."}))
 
 
-def docker(*arguments: str, timeout: float = 120) -> str:
-    """What a docker command prints; AssertionError, with what it said, where it fails."""
+def docker(*arguments: str, timeout: float = 120, both: bool = False) -> str:
+    """What a docker command prints (to stderr too, if `both`); AssertionError, with what it said, where it fails."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout}{done.stderr}"
-    return done.stdout.strip()
+    return (done.stdout + done.stderr * both).strip()
 
 
 def image_is_here(name: str) -> bool:

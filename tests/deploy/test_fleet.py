@@ -292,8 +292,11 @@ def is_used(fleet: Fleet, port: int) -> bool:
 
 
 def logged(container: str) -> int:
-    done = subprocess.run(["docker", "logs", container], capture_output=True, text=True, timeout=30)
-    return len([line for line in done.stderr.splitlines() if json.loads(line).get("path") == "/"])
+    return len([line for line in log(container) if line.get("path") == "/"])
+
+
+def log(container: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in docker("logs", container, both=True).splitlines()]
 
 
 def test_it_leaves_within_the_grace_of_the_manifests(fleet: Fleet) -> None:
@@ -331,8 +334,7 @@ def test_memory_and_start_are_what_the_manifests_plan_for(fleet: Fleet) -> None:
 def seconds_to_start(container: str) -> float:
     """From the first instruction to the line that is logged before it listens."""
     started = datetime.fromisoformat(docker("inspect", "--format", "{{.State.StartedAt}}", container)[:26] + "Z")
-    done = subprocess.run(["docker", "logs", container], capture_output=True, text=True, timeout=30)
-    return (datetime.fromisoformat(json.loads(done.stderr.splitlines()[0])["time"]) - started).total_seconds()
+    return (datetime.fromisoformat(str(log(container)[0]["time"])) - started).total_seconds()
 
 
 def mebibytes(quantity: str) -> float:
