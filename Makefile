@@ -57,7 +57,7 @@ sample: .venv/data.lock ## make app/sample.mmdb, the small database in the app, 
 # Images
 IMAGES := buster-single buster alpine-single alpine distroless scratch
 # When what an image is made of last changed: the time of every file in it.
-EPOCH = $(shell git log -1 --format=%ct -- .dockerignore LICENSE NOTICE app docker requirements)
+EPOCH = $(shell git log -1 --format=%ct -- .dockerignore LICENSE NOTICE app docker ':!docker/compare' requirements)
 BUILD = docker build --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --build-arg REVISION=$(shell git rev-parse HEAD) \
 	--build-arg VERSION=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py) \
 	--build-arg SOURCE=$(shell git remote get-url origin 2>/dev/null)
@@ -72,8 +72,8 @@ image-%-single:
 run-%: stop ## run one in the background, on http://localhost:8080
 	@docker run --detach --name geoip --publish 8080:8080 --read-only --cap-drop=ALL \
 	  --security-opt=no-new-privileges $(SETTINGS) geoip:$* >/dev/null
-	@timeout 20 sh -c 'until curl --silent --fail --output /dev/null localhost:8080/healthz; do sleep 0.1; done' || \
-	  { docker logs geoip; false; }
+	@until curl --silent --fail --output /dev/null --max-time 1 localhost:8080/healthz; do sleep 0.1; \
+	  docker top geoip >/dev/null 2>&1 || { docker logs geoip; exit 1; }; done
 	@echo 'http://localhost:8080 answers; make stop ends it'
 stop: ## stop it
 	@if docker container inspect geoip >/dev/null 2>&1; then docker stop geoip >/dev/null && docker rm geoip >/dev/null; fi
@@ -83,3 +83,13 @@ sbom-%: .venv/images.lock ## list the packages in one, as build/NAME.spdx.json
 test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 	$(BIN)/pytest tests/images
 .PHONY: images stop test-images
+
+# Comparison
+COMPARE = $(BIN)/python docker/compare --build '$(BUILD)'
+compare: .venv/images.lock ## measure all images that are built, and print the tables (some minutes: it builds each anew)
+	@$(COMPARE) $(IMAGES)
+compare-docs: .venv/images.lock ## the same, and write docs/comparison.md, .svg and .json
+	@$(COMPARE) --docs docs $(IMAGES)
+scan-%: .venv/images.lock ## list the vulnerabilities of one, by the scanner that is there
+	@$(BIN)/python docker/compare --scan $*
+.PHONY: compare compare-docs

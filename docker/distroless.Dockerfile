@@ -31,7 +31,7 @@ COPY app app
 COPY docker docker
 RUN pyinstaller --log-level ERROR --distpath /image --workpath work docker/geoip.spec && \
     python docker/record.py /image work/geoip/libraries.txt && \
-    chmod -R u=rwX,go=rX /image && \
+    find /image/app/_internal -type f -exec chmod 644 {} + && \
     find /image -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
 
 FROM ${RUNTIME}
