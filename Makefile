@@ -93,3 +93,12 @@ compare-docs: .venv/images.lock ## the same, and write docs/comparison.md, .svg 
 scan-%: .venv/images.lock ## list the vulnerabilities of one, by the scanner that is there
 	@$(BIN)/python docker/compare --scan $*
 .PHONY: compare compare-docs
+
+# Documentation
+DOCUMENTS = README.md docs/workshop.md
+figures: .venv/images.lock ## write the figures of docs/comparison.json into the documents
+	@$(BIN)/python docker/compare/figures.py docs/comparison.json $(DOCUMENTS)
+test-docs: images .venv/images.lock .venv/app.lock ## execute what the documents show, and compare it (some minutes)
+	$(BIN)/pytest --exitfirst tests/docs
+	tests/docs/newcomer
+.PHONY: figures test-docs
