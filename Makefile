@@ -23,7 +23,7 @@ run: .venv/app.lock ## serve on http://localhost:8080
 test: .venv/app.lock .venv/test.lock ## run the tests, and show what of app/ they reach (SLOW=1: the minute-long ones too)
 	@$(BIN)/pytest --cov --cov-report=term-missing:skip-covered $(if $(SLOW),,-m 'not slow')
 
-SCRIPTS = .ci/run tests/images/setup-browser
+SCRIPTS = .ci/run tests/docs/newcomer tests/images/setup-browser
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check

@@ -2,12 +2,13 @@
 
     python docker/compare/figures.py COMPARISON [--check] DOCUMENT…
 
-COMPARISON is docs/comparison.json. In a document an HTML comment says which figure follows, as docs/comparison.md has it:
+COMPARISON is docs/comparison.json. In a document an HTML comment says which figure follows, by image and column of
+docs/comparison.md. With two images it is how many times the second one's figure the first one's is:
 
-    <!-- figure: scratch, compressed -->11.3 MB<!-- / -->               the cell of an image and a column
-    <!-- figure: buster-single / scratch, unpacked -->8.6<!-- / -->     how many times the second image's figure the first is
+    <!-- figure: scratch, compressed -->11.3 MB<!-- / -->
+    <!-- figure: buster-single / scratch, unpacked -->8.6<!-- / -->
 
-and above which columns of all images a table has, up to the comment that ends it:
+and another says which columns the table of all images below has, up to the comment that ends it:
 
     <!-- comparison: unpacked, shell -->
     <!-- /comparison -->
@@ -28,7 +29,9 @@ import report
 from comparison import Comparison, Row
 
 FIGURE = re.compile(r"(?P<begin><!-- figure: (?P<images>[^,]+), (?P<column>[^>]+) -->)[^<]*(?P<end><!-- / -->)")
-TABLE = re.compile(r"(?P<begin><!-- comparison: (?P<columns>[^>]+) -->\n)(.*?\n)??(?P<end><!-- /comparison -->)", re.DOTALL)
+TABLE = re.compile(
+    r"(?P<begin><!-- comparison: (?P<columns>[^>]+) -->\n)(.*?\n)??(?P<end><!-- /comparison -->)", re.DOTALL
+)
 T = TypeVar("T")
 COLUMNS = {column.title: column for _, columns in report.TABLES for column in columns}
 # The attributes behind the columns that can be divided.
@@ -71,7 +74,10 @@ def render(text: str, measured: Comparison) -> str:
 
 
 def _cell(rows: dict[str, Row], image: str, title: str) -> str:
-    return _known(COLUMNS, title).cell(_known(rows, image)) or "–"
+    value = _known(COLUMNS, title).cell(_known(rows, image))
+    if value is None:
+        raise ValueError(f"{title} of {image} was not measured")
+    return value
 
 
 def _times(rows: dict[str, Row], first: str, second: str, title: str) -> str:
@@ -94,7 +100,11 @@ def main() -> int:
     parser.add_argument("documents", nargs="+", type=Path, metavar="DOCUMENT")
     parser.add_argument("--check", action="store_true", help="write nothing: name the documents that are not current")
     options = parser.parse_args()
-    measured = comparison.loads(options.comparison.read_text())
+    try:
+        measured = comparison.loads(options.comparison.read_text())
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        print(f"figures: {options.comparison} is no comparison: {error}", file=sys.stderr)
+        return 1
     status = 0
     for document in options.documents:
         text = document.read_text()

@@ -1,9 +1,10 @@
 """Command blocks of a Markdown document, and the shell that they run in.
 
-A block fenced as ```console holds commands, each on a line that begins with `$ `, and below each what it prints. Lines
-that begin with `> ` go on with the command above. What is printed is compared as doctest does it with ELLIPSIS: exactly,
-but for `...`, which stands for anything, within a line or for many lines. A command has to succeed; where failing is the
-point, the block says so: `$ docker exec geoip sh || echo "exit status $?"`. Only blocks in that fence are executed.
+A block fenced as ```console holds commands, each on a line that begins with `$ `, and below each what it prints.
+Lines that begin with `> ` go on with the command above. What is printed is compared as doctest does with ELLIPSIS:
+exactly, but for `...`, which stands for anything, within a line or for many lines; where nothing is shown, nothing is
+compared. A command has to succeed. Where failing is the point, the block says so: `sh || echo "exit status $?"`. Blocks
+in other fences are not executed.
 """
 
 import doctest
