@@ -23,7 +23,7 @@ run: .venv/app.lock ## serve on http://localhost:8080
 test: .venv/app.lock .venv/test.lock ## run the tests, and show what of app/ they reach (SLOW=1: the minute-long ones too)
 	@$(BIN)/pytest --cov --cov-report=term-missing:skip-covered $(if $(SLOW),,-m 'not slow')
 
-SCRIPTS = .ci/run tests/images/setup-browser
+SCRIPTS = .ci/run tests/docs/newcomer tests/images/setup-browser
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -99,3 +99,12 @@ test-deploy: .venv/deploy.lock .venv/app.lock ## test deploy/ with the image tha
 	tests/deploy/setup
 	$(BIN)/pytest tests/deploy --durations 5
 .PHONY: test-deploy
+
+# Documentation
+DOCUMENTS = README.md docs/workshop.md
+figures: .venv/images.lock ## write the figures of docs/comparison.json into the documents
+	@$(BIN)/python docker/compare/figures.py docs/comparison.json $(DOCUMENTS)
+test-docs: images .venv/images.lock .venv/app.lock ## execute what the documents show, and compare it (some minutes)
+	$(BIN)/pytest --exitfirst tests/docs
+	tests/docs/newcomer
+.PHONY: figures test-docs
