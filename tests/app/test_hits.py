@@ -1,6 +1,5 @@
 """Hits are answered without the route, and nobody can tell: neither by the bytes nor by their order."""
 
-
 import httpx
 import pytest
 from fastapi import FastAPI
