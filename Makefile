@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "NAME", $$1); printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # A stamp a lock file: what is installed already is not installed again.
 .venv/pip:
@@ -23,10 +23,15 @@ run: .venv/app.lock ## serve on http://localhost:8080
 test: .venv/app.lock .venv/test.lock ## run the tests, and show what of app/ they reach (SLOW=1: the minute-long ones too)
 	@$(BIN)/pytest --cov --cov-report=term-missing:skip-covered $(if $(SLOW),,-m 'not slow')
 
+SCRIPTS = .ci/run tests/docs/newcomer tests/images/setup-browser
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/pyrefly check
+	$(BIN)/shellcheck $(SCRIPTS)
+	$(BIN)/hadolint docker/*.Dockerfile
+	@for file in docker/*.Dockerfile; do docker buildx build --quiet --check --file $$file . || exit; done
 	@rm -rf .venv/lock && cp -r requirements .venv/lock && $(MAKE) --no-print-directory --silent lock OUT=.venv/lock
 	@diff -r .venv/lock requirements || { echo 'the locks are not what pyproject.toml asks for: make lock'; exit 1; }
 
@@ -51,30 +56,55 @@ sample: .venv/data.lock ## make app/sample.mmdb, the small database in the app, 
 
 # Images
 IMAGES := buster-single buster alpine-single alpine distroless scratch
-# The newest commit that changed what an image is made of: it dates every file in it.
-EPOCH = $(shell git log -1 --format=%ct -- .dockerignore LICENSE app docker requirements)
+# When what an image is made of last changed: the time of every file in it.
+EPOCH = $(shell git log -1 --format=%ct -- .dockerignore LICENSE NOTICE app docker ':!docker/compare' requirements)
 BUILD = docker build --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --build-arg REVISION=$(shell git rev-parse HEAD) \
 	--build-arg VERSION=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py) \
 	--build-arg SOURCE=$(shell git remote get-url origin 2>/dev/null)
+# Settings from .env and from the environment; of the latter only the names are given, so no list of processes shows keys.
+SETTINGS = $(if $(wildcard .env),--env-file .env) $(addprefix --env ,$(filter GEOIP_%,$(.VARIABLES)))
 
-image-%-single: ## build one image, geoip:NAME
-	$(BUILD) --target single --tag geoip:$*-single --file docker/$*.Dockerfile .
-image-%:
+images: $(IMAGES:%=image-%) ## build all six images
+image-%: ## build one: buster-single, buster, alpine-single, alpine, distroless or scratch
 	$(BUILD) --tag geoip:$* --file docker/$*.Dockerfile .
-images: $(IMAGES:%=image-%) ## build all six
-run-%: stop ## run one on http://localhost:8080, in the foreground
-	docker run --rm --name geoip --publish 8080:8080 --read-only --cap-drop=ALL --security-opt=no-new-privileges geoip:$*
+image-%-single:
+	$(BUILD) --target single --tag geoip:$*-single --file docker/$*.Dockerfile .
+run-%: stop ## run one in the background, on http://localhost:8080
+	@docker run --detach --name geoip --publish 8080:8080 --read-only --cap-drop=ALL \
+	  --security-opt=no-new-privileges $(SETTINGS) geoip:$* >/dev/null
+	@until curl --silent --fail --output /dev/null --max-time 1 localhost:8080/healthz; do sleep 0.1; \
+	  docker top geoip >/dev/null 2>&1 || { docker logs geoip; exit 1; }; done
+	@echo 'http://localhost:8080 answers; make stop ends it'
 stop: ## stop it
-	@docker stop geoip 2>/dev/null || true
-sbom-%: .venv/images.lock ## list what is in one, as build/NAME.spdx.json
+	@if docker container inspect geoip >/dev/null 2>&1; then docker stop geoip >/dev/null && docker rm geoip >/dev/null; fi
+sbom-%: .venv/images.lock ## list the packages in one, as build/NAME.spdx.json
 	@mkdir -p build
 	$(BIN)/syft scan --quiet docker:geoip:$* --output spdx-json=build/$*.spdx.json
 test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 	$(BIN)/pytest tests/images
 .PHONY: images stop test-images
 
+# Comparison
+COMPARE = $(BIN)/python docker/compare --build '$(BUILD)'
+compare: .venv/images.lock ## measure all images that are built, and print the tables (some minutes: it builds each anew)
+	@$(COMPARE) $(IMAGES)
+compare-docs: .venv/images.lock ## the same, and write docs/comparison.md, .svg and .json
+	@$(COMPARE) --docs docs $(IMAGES)
+scan-%: .venv/images.lock ## list the vulnerabilities of one, by the scanner that is there
+	@$(BIN)/python docker/compare --scan $*
+.PHONY: compare compare-docs
+
 # Deployment
 test-deploy: .venv/deploy.lock .venv/app.lock ## test deploy/ with the image that is built (as root: it makes a network)
 	tests/deploy/setup
 	$(BIN)/pytest tests/deploy --durations 5
 .PHONY: test-deploy
+
+# Documentation
+DOCUMENTS = README.md docs/workshop.md
+figures: .venv/images.lock ## write the figures of docs/comparison.json into the documents
+	@$(BIN)/python docker/compare/figures.py docs/comparison.json $(DOCUMENTS)
+test-docs: images .venv/images.lock .venv/app.lock ## execute what the documents show, and compare it (some minutes)
+	$(BIN)/pytest --exitfirst tests/docs
+	tests/docs/newcomer
+.PHONY: figures test-docs

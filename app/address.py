@@ -68,5 +68,5 @@ def is_global(address: IPAddress) -> bool:
     """Tell whether an address is globally reachable unicast."""
     if address in _NAT64:  # stands for the IPv4 address in its last 32 bits (RFC 6052)
         return is_global(IPv4Address(address.packed[-4:]))
-    matching = (network for network in _GLOBAL if address in network)
-    return _GLOBAL[max(matching, key=lambda network: network.prefixlen)]
+    _, globally_reachable = max((network.prefixlen, value) for network, value in _GLOBAL.items() if address in network)
+    return globally_reachable

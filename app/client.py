@@ -2,14 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
+from urllib.request import getproxies, proxy_bypass
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 MAX_BODY = 64 * 1024
 """Bytes of an answer that are read: real ones have less than two thousand."""
+
+# Not compressed: what is read is then what was sent, and 64 KiB are 64 KiB.
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "geoip"}
 
 
 class ClientError(Exception):
@@ -27,13 +32,15 @@ class Response:
 
 
 class Client:
-    """GET requests over one httpx.AsyncClient, which is made at the first of them.
+    """GET requests over httpx's transports, each used by one request at a time.
 
-    Proxies (`HTTPS_PROXY` and its kin) and the CA bundle (`SSL_CERT_FILE`) are httpx's to find in the environment.
+    Proxies (`HTTPS_PROXY` and its kin) and the CA bundle (`SSL_CERT_FILE`) come from the environment.
     """
 
     def __init__(self) -> None:
-        self._client: httpx.AsyncClient | None = None
+        # By scheme and host; the last one used is the first to be used again.
+        self._idle: dict[tuple[str, str], list[httpx.AsyncHTTPTransport]] = {}
+        self._ssl: ssl.SSLContext | None = None
 
     async def get(self, url: str, params: Mapping[str, str], headers: Mapping[str, str]) -> Response:
         """Answer of a URL, whatever its status; ClientError where there is none. The caller bounds time and number."""
@@ -41,28 +48,23 @@ class Client:
         import httpx
 
         try:
-            if self._client is None:
-                self._client = httpx.AsyncClient(
-                    timeout=None,  # noqa: S113 (one deadline for everything is the caller's, and so is)
-                    limits=httpx.Limits(),  # the number of requests under way
-                    # Not compressed: what is read is then what was sent, and 64 KiB are 64 KiB.
-                    headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "geoip"},
-                    # None is kept: they would pile up, and tell the upstream's visits from each other.
-                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-                )
-            request = self._client.build_request("GET", url, params=params, headers=headers)
+            request = httpx.Request("GET", url, params=params or None, headers={**_HEADERS, **headers})
+            idle = self._idle.setdefault((request.url.scheme, request.url.netloc.decode()), [])
+            transport = await self._kept(idle) or self._connect(request.url)
             try:
-                response = await self._client.send(request, stream=True)
+                response = await transport.handle_async_request(request)
             except (httpx.ReadError, httpx.RemoteProtocolError) as error:
                 # The connection broke before there was an answer: a kept one that its server has closed, mostly.
                 # Bytes that are no HTTP are the same error, but an answer.
                 if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
                     raise
-                response = await self._client.send(request, stream=True)
+                transport = self._connect(request.url)
+                response = await transport.handle_async_request(request)
             try:
                 return Response(response.status_code, response.headers, await _read(response))
             finally:
                 await response.aclose()
+                idle.append(transport)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
             # Beside httpx's own: a CA bundle that cannot be read (OSError), a host that cannot be a name, a proxy of an
             # unknown kind (ValueError), a SOCKS proxy (ImportError). Where it was the network, the message says what is
@@ -71,9 +73,33 @@ class Client:
             raise ClientError(f"{type(error).__name__}{said}") from error
 
     async def aclose(self) -> None:
-        """Close what is kept open."""
-        if self._client is not None:
-            await self._client.aclose()
+        """Close what is kept open, once nothing is under way."""
+        for idle in self._idle.values():
+            for transport in idle:
+                await transport.aclose()
+
+    async def _kept(self, idle: "list[httpx.AsyncHTTPTransport]") -> "httpx.AsyncHTTPTransport | None":
+        from app.transport import Connection
+
+        while idle:
+            transport = idle.pop()
+            if not isinstance(transport, Connection) or transport.ready:
+                return transport
+            await transport.aclose()
+        return None
+
+    def _connect(self, url: "httpx.URL") -> "httpx.AsyncHTTPTransport":
+        import httpx
+
+        from app.transport import Connection
+
+        if self._ssl is None:
+            self._ssl = httpx.create_ssl_context()  # one for all: to read the CA bundle takes some 30 ms
+        proxies = getproxies()
+        proxy = None if proxy_bypass(url.host) else proxies.get(url.scheme) or proxies.get("all")
+        if proxy is None:
+            return Connection(url, self._ssl)
+        return httpx.AsyncHTTPTransport(verify=self._ssl, proxy=proxy if "://" in proxy else f"http://{proxy}")
 
 
 async def _read(response: "httpx.Response") -> bytes:

@@ -32,7 +32,7 @@ FAILURES_RUNNING = 3
 FAILURE_PAUSE = 10
 
 MAX_UNDER_WAY = 24
-"""Requests under way at once, of a source: httpx slows down with its pool, so that waiting is quicker than asking."""
+"""Requests under way at once, of a source: its patience, and the memory of as many connections, have an end."""
 
 logger = logging.getLogger("geoip")
 
@@ -112,6 +112,13 @@ class Lookup:
         if upstream_ms is None:
             return self._found(fresh, f"hit; ttl={self._ttl_left(fresh)}")
         return self._found(fresh, forwarded, upstream_ms)
+
+    def cached(self, text: str) -> Found | None:
+        """Answer to an address as the cache writes it (RFC 5952), if there is one that has not expired."""
+        entry = self._entries.get(text) if text else None  # under "" is the service's own
+        if entry is None or entry.body is None or entry.expires <= self._clock():
+            return None
+        return self._found(entry, f"hit; ttl={self._ttl_left(entry)}")
 
     async def aclose(self) -> None:
         """Give up what is still under way, for nobody any more."""

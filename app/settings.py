@@ -35,9 +35,7 @@ def _source_name(name: object) -> object:
     return name
 
 
-def _trusted_network(text: object) -> object:
-    if not isinstance(text, str):
-        return text
+def _trusted_network(text: str) -> IPv4Network | IPv6Network:
     try:
         network = ip_network(text)
     except ValueError as error:

@@ -348,7 +348,7 @@ class Ipinfo(HttpSource):
             raise self.complaint(f"{error.get('title')} {error.get('message')}")
         latitude, _, longitude = self.text(body, "loc").partition(",")
         organization = self.text(body, "org")
-        named = re.fullmatch(r"(AS[0-9]+) +(.+)", organization)
+        named = re.fullmatch(r"(AS[0-9]+)(?: +(.+))?", organization)
         return {
             "ip": body.get("ip"),
             "isp": named[2] if named else organization,

@@ -33,11 +33,13 @@ ENV PYTHONNODEBUGRANGES=1 PYINSTALLER_ZLIB_COMPRESSION_LEVEL=9
 # The order of sets fixed, and one time stamp for all files: the same source gives the same bytes.
 ENV PYTHONHASHSEED=0
 ARG SOURCE_DATE_EPOCH=0
+COPY LICENSE NOTICE ./
+COPY requirements/app.txt requirements/
 COPY app app
 COPY docker docker
-COPY requirements/app.txt requirements/
 RUN pyinstaller --log-level ERROR --distpath /image --workpath work docker/geoip.spec && \
     python docker/record.py /image work/geoip/libraries.txt && \
+    find /image/app/_internal -type f -exec chmod 644 {} + && \
     find /image -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
 
 FROM scratch
@@ -47,7 +49,7 @@ USER 65532:65532
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 EXPOSE 8080
 # The app asks itself: there is no curl in here.
-HEALTHCHECK --interval=10s --timeout=2s --start-period=10s --start-interval=1s CMD ["/app/geoip", "healthcheck"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --start-interval=1s CMD ["/app/geoip", "healthcheck"]
 ENTRYPOINT ["/app/geoip"]
 
 ARG VERSION= REVISION= SOURCE=

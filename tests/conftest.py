@@ -42,6 +42,16 @@ def environment(**settings: object) -> dict[str, str]:
     return kept | {"PYTHONUNBUFFERED": "1"} | {name: str(value) for name, value in settings.items()}
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    """End a process as an orchestrator does: politely, and then not."""
+    process.terminate()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(timeout=10)
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Start the service with these variables; it is stopped after the test."""
@@ -62,8 +72,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                 )
-            stack.callback(process.wait, timeout=20)
-            stack.callback(process.kill)
+            stack.callback(end, process)
             for _ in range(200):
                 try:
                     socket.create_connection(("127.0.0.1", port), timeout=1).close()

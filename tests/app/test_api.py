@@ -5,11 +5,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 import respx
 
+from app.sources import SAMPLE
 from tests.upstream import ipwhois_answer
 
 pytestmark = pytest.mark.anyio
@@ -82,6 +84,15 @@ async def test_the_second_answer_comes_from_the_cache(client: Client, ipwhois: r
     assert second.content == first.content
     assert second.headers["Cache-Status"].startswith("geoip; hit; ttl=")
     assert await asked(ipwhois) == "8.8.8.8"
+
+
+async def test_a_browser_gets_the_page_for_an_address_that_is_in_the_cache_too(
+    client: Client, ipwhois: respx.Route
+) -> None:
+    with_cache = client()
+    await with_cache.get("/?ip=8.8.8.8")
+    page = await with_cache.get("/?ip=8.8.8.8", headers={"Accept": "text/html"})
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
 
 
 @pytest.mark.parametrize(
@@ -416,6 +427,21 @@ async def test_without_a_network_the_sample_answers(client: Client, respx_mock: 
         assert (answer["ip"], answer["source"]) == (address, "mmdb")
         assert answer["isp"]
         assert answer["latitude"] is not None
+
+
+async def test_an_address_that_the_files_do_not_know_is_unknown(client: Client) -> None:
+    response = await client(sources="mmdb").get("/?ip=1.2.3.4")
+    assert (response.status_code, response.json()["code"]) == (404, "unknown-address")
+
+
+async def test_a_damaged_file_is_a_source_that_fails(client: Client, tmp_path: Path, ipwhois: respx.Route) -> None:
+    contents = SAMPLE.read_bytes()
+    damaged = tmp_path / "city.mmdb"
+    damaged.write_bytes(contents.replace(b"\x4aGoogle LLC", b"\x4aGoogle LL\xff"))  # not UTF-8
+    answer = (await client(sources="mmdb,ipwhois", mmdb_city=damaged).get("/?ip=8.8.8.8")).json()
+    assert answer["source"] == "ipwhois"
+    response = await client(sources="mmdb", mmdb_city=damaged).get("/?ip=8.8.8.8")
+    assert (response.status_code, response.json()["code"]) == (502, "upstream-failed")
 
 
 async def test_a_caller_who_cannot_be_placed_offline_is_told_how_to_ask(

@@ -455,6 +455,17 @@ async def test_the_cache_is_bounded_and_forgets_what_was_used_longest_ago(lookup
     assert (await cached.find(two)).cache_status == "geoip; fwd=uri-miss; stored"
 
 
+async def test_no_more_is_kept_than_the_size_says(lookup: Make) -> None:
+    source = First(None)
+    cached = lookup(source, size=1000)
+    for number in range(5000):
+        await cached.find(IPv4Address(number))
+    found = [await cached.find(IPv4Address(number)) for number in range(4999, 2999, -1)]
+    assert ["hit" in each.cache_status for each in found] == [True] * 1000 + [False] * 1000
+    assert len(cached._entries) == 1000
+    assert not cached._under_way
+
+
 @pytest.mark.parametrize(("ttl", "size", "max_age"), [(0, 100, 0), (3600, 0, 3600)])
 @pytest.mark.parametrize("outcome", [None, UNKNOWN], ids=["answer", "unknown"])
 async def test_the_cache_can_be_turned_off(outcome: Outcome, ttl: int, size: int, max_age: int, lookup: Make) -> None:

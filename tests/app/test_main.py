@@ -65,6 +65,16 @@ def test_a_wrong_setting_ends_the_start_with_one_line_and_status_2(
     assert "se same" not in process.stderr
 
 
+def test_a_database_that_is_none_ends_the_start_with_one_line_and_status_2(tmp_path: Path) -> None:
+    for content, reason in ((None, "No such file or directory"), (b"rubbish", "not a MaxMind DB file")):
+        if content:
+            (tmp_path / "city.mmdb").write_bytes(content)
+        process = run(cwd=tmp_path, GEOIP_MMDB_CITY="city.mmdb")
+        assert process.returncode == 2
+        assert process.stderr.startswith(f"geoip: city.mmdb: {reason}")
+        assert process.stderr.count("\n") == 1
+
+
 def test_a_port_in_use_is_one_line_and_status_1(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 
 import fakeredis
 import httpx
@@ -203,6 +204,19 @@ async def test_a_store_that_is_gone_is_done_without(
     assert (await in_time(service.get("/?ip=8.8.8.8")))["isp"] == "Google LLC"
     assert len(source.requests) == 1
     assert caplog.messages == ["the shared cache does not answer: going on without it (ConnectionError)"]
+
+
+async def test_the_store_of_the_settings_is_used_and_left_in_good_order(
+    running: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]], store: redis.Redis, upstream: Upstreams
+) -> None:
+    url = f"redis://127.0.0.1:{store.connection_pool.connection_kwargs['port']}/0"
+    async with running(sources="ipwhois", cache_url=url, ipwhois_url=upstream().url) as service:
+        for number in range(20):  # in case the machine is so busy that the store has no answer in time
+            await service.get(f"/?ip=8.8.8.{number}")
+            await asyncio.sleep(0.1)
+            if store.keys("geoip:8.8.8.*"):
+                break
+    assert store.keys("geoip:8.8.8.*")
 
 
 async def test_with_the_cache_off_nothing_is_shared(replica: Client, upstream: Upstreams, store: redis.Redis) -> None:

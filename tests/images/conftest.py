@@ -1,0 +1,101 @@
+"""Fixtures of the images' tests: every image that is built, in a container under the flags that it is made for."""
+
+import json
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import free_port
+
+IMAGES = ("buster-single", "buster", "alpine-single", "alpine", "distroless", "scratch")
+FROZEN = ("distroless", "scratch")
+# The smallest machine that it is promised to run on, and no writable path.
+HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pids-limit=64", "--memory=96m")
+
+
+def docker(*arguments: object, timeout: float = 60) -> str:
+    """What a docker command prints."""
+    command = ["docker", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    assert result.returncode == 0, f"{' '.join(command)}: {result.stderr}"
+    return result.stdout.strip()
+
+
+@cache
+def built() -> tuple[str, ...]:
+    """The images that are built, the heaviest first."""
+    tags = docker("image", "ls", "--format", "{{.Tag}}", "geoip").split()
+    names = tuple(name for name in IMAGES if name in tags)
+    if not names:
+        raise pytest.UsageError("no image is built: make images")
+    return names
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "image" in metafunc.fixturenames:
+        metafunc.parametrize("image", built(), scope="session")
+
+
+@dataclass
+class Container:
+    """A container on the host's network, so that it and the tests share loopback."""
+
+    name: str
+    url: str
+
+    def get(self, target: str = "/", **headers: str) -> httpx.Response:
+        return httpx.get(self.url + target, headers=headers, timeout=15, trust_env=False)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads(docker("container", "inspect", "--format", "{{json .State}}", self.name))
+        return state
+
+    @property
+    def log(self) -> str:
+        command = ["docker", "logs", self.name]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30).stdout
+
+    def terminate(self) -> float:
+        """Send SIGTERM; seconds until the container has ended."""
+        begin = time.monotonic()
+        docker("kill", "--signal=TERM", self.name)
+        docker("wait", self.name, timeout=20)
+        return time.monotonic() - begin
+
+
+@pytest.fixture
+def container() -> Iterator[Callable[..., Container]]:
+    """Start an image with these options and settings; it is removed after the test, also after an interrupted one."""
+    with ExitStack() as stack:
+
+        def start(image: str, *options: str, **settings: object) -> Container:
+            name = f"geoip-test-{uuid.uuid4().hex}"
+            port = free_port()
+            settings = {"GEOIP_BIND": "127.0.0.1", "GEOIP_SOURCES": "ipwhois", "PORT": port} | settings
+            variables = [f"--env={name}={value}" for name, value in settings.items()]
+            stack.callback(subprocess.run, ["docker", "rm", "--force", name], capture_output=True, timeout=30)
+            docker(
+                "run", "--detach", "--name", name, "--network=host", *HARDENED, *variables, *options, f"geoip:{image}"
+            )
+            container = Container(name, f"http://127.0.0.1:{port}")
+            deadline = time.monotonic() + 20
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                except OSError:
+                    assert container.state["Running"] and time.monotonic() < deadline, container.log
+                    time.sleep(0.05)
+                else:
+                    return container
+
+        yield start

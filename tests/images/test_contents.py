@@ -1,0 +1,170 @@
+"""What is in every image, and what is not."""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.images.conftest import FROZEN, docker
+
+HERE = Path(__file__).parent
+BIN = str(Path(sys.executable).parent)
+BUDGETS = tomllib.loads((HERE / "budgets.toml").read_text())
+DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+
+
+@cache
+def layers(image: str) -> tuple[dict[str, tarfile.TarInfo], ...]:
+    """The files of every layer, by their path."""
+    saved = subprocess.run(["docker", "save", f"geoip:{image}"], capture_output=True, timeout=120, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(saved)) as archive:
+
+        def read(name: str) -> io.BytesIO:
+            member = archive.extractfile(name)
+            assert member is not None
+            return io.BytesIO(member.read())
+
+        (manifest,) = json.load(read("manifest.json"))
+        found = []
+        for name in manifest["Layers"]:
+            with tarfile.open(fileobj=read(name)) as layer:
+                found.append({member.name.removeprefix("./"): member for member in layer})
+    return tuple(found)
+
+
+def files(image: str) -> dict[str, tarfile.TarInfo]:
+    """The files of all layers together, by their path."""
+    return {path: member for layer in layers(image) for path, member in layer.items() if member.isfile()}
+
+
+@cache
+def packages(image: str) -> frozenset[tuple[str, str, str]]:
+    """Kind, name and version of each package that a scanner sees."""
+    command = [f"{BIN}/syft", "scan", "--quiet", f"docker:geoip:{image}", "--output", "json"]
+    report = json.loads(subprocess.run(command, capture_output=True, timeout=120, check=True).stdout)
+    return frozenset((found["type"], found["name"].lower(), found["version"]) for found in report["artifacts"])
+
+
+def test_is_as_its_structure_test_says(image: str) -> None:
+    kinds = ("any", "frozen", image) if image in FROZEN else ("any", "python")
+    configs = [f"--config={HERE / kind}.yaml" for kind in kinds]
+    command = [f"{BIN}/container-structure-test", "test", "--no-color", f"--image=geoip:{image}", *configs]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_frozen_image_has_one_program_and_the_loader_of_libc(image: str) -> None:
+    if image not in FROZEN:
+        return
+    programs = {path for path, member in files(image).items() if member.mode & 0o111}
+    libc = r"(usr/)?lib(64)?/([\w-]+/)?(ld-[\w.-]+|lib\w+.*[.]so[.\d]*)"
+    programs -= {"etc/update-motd.d/10-uname"}  # distroless: a script, without the shell to run it
+    assert {path for path in programs if not re.fullmatch(libc, path)} == {"app/geoip"}
+    assert not {path for path, member in files(image).items() if member.mode & 0o6000}
+
+
+def test_nothing_is_there_twice_or_for_the_build_alone(image: str) -> None:
+    written = [
+        path for layer in layers(image) for path, member in layer.items() if path.endswith(".pyc") and member.isfile()
+    ]
+    assert len(written) == len(set(written))
+    caches = [path for path in files(image) if re.search(r"(^|/)([.]cache|var/lib/apt/lists|var/cache/apk)/.", path)]
+    assert caches == []
+    if not image.endswith("-single"):
+        bundles = [path for path in files(image) if path.endswith("cacert.pem") and "/pip/" not in path]
+        assert bundles == []
+
+
+def test_holds_no_secret_and_no_file_of_a_checkout(image: str) -> None:
+    names = {".env", ".git", ".netrc", ".pypirc", ".npmrc", "id_rsa", "id_ed25519", ".venv"}
+    assert [path for path in files(image) if names.intersection(PurePosixPath(path).parts)] == []
+    described = docker("image", "inspect", f"geoip:{image}") + docker("history", "--no-trunc", f"geoip:{image}")
+    assert re.findall(r"GEOIP_\w*KEY|://[^/\s\"]*:[^/\s\"]*@|PRIVATE KEY|gh[pos]_\w{30}|AKIA\w{16}", described) == []
+
+
+def test_stays_within_its_budget(image: str) -> None:
+    unpacked = int(docker("image", "inspect", "--format", "{{.Size}}", f"geoip:{image}")) / 1e6
+    command = f"docker save geoip:{image} | gzip -9 | wc -c"
+    packed = int(subprocess.run(command, shell=True, capture_output=True, timeout=300, check=True).stdout) / 1e6
+    budget = BUDGETS[image]
+    assert unpacked <= budget["unpacked"], f"{unpacked:.2f} MB"
+    assert packed <= budget["packed"], f"{packed:.2f} MB compressed"
+
+
+def test_a_scanner_sees_the_locked_packages_and_no_others(image: str) -> None:
+    lock = re.findall(r"^([a-z0-9-]+)==(\S+) (;?)", (ROOT / "requirements/app.txt").read_text(), re.MULTILINE)
+    tools = {"pip", "setuptools", "wheel"}  # of the base images
+    seen = {(name, version) for kind, name, version in packages(image) if kind == "python" and name not in tools}
+    assert seen >= {(name, version) for name, version, marker in lock if not marker}
+    assert seen <= {(name, version) for name, version, _ in lock}
+
+
+def test_a_scanner_sees_python_openssl_and_libc(image: str) -> None:
+    names = {name for _, name, _ in packages(image)}
+    assert names & {"openssl", "libssl1.1", "libssl3", "libssl3t64"}
+    assert names & {"libc6", "musl"}
+    assert "python" in names
+
+
+def test_two_builds_give_the_same_bytes(image: str) -> None:
+    name, _, stage = image.partition("-")
+    labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", f"geoip:{image}"))
+    created = docker("image", "inspect", "--format", "{{.Created.Unix}}", f"geoip:{image}")
+    arguments = {"SOURCE_DATE_EPOCH": created}
+    arguments |= {key.upper(): labels[f"org.opencontainers.image.{key}"] for key in ("version", "revision", "source")}
+    again = f"geoip-again:{image}"
+    docker(
+        *("build", "--quiet", "--no-cache", "--tag", again, "--file", ROOT / "docker" / f"{name}.Dockerfile"),
+        *(f"--build-arg={key}={value}" for key, value in arguments.items()),
+        *(["--target", stage] if stage else []),
+        ROOT,
+        timeout=600,
+    )
+    try:
+        # A layer's hash is that of its archive: names, bytes, modes, owners, times.
+        first, second = (
+            docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", tag) for tag in (f"geoip:{image}", again)
+        )
+        assert first == second
+    finally:
+        docker("image", "rm", again)
+
+
+def test_a_build_is_given_nothing_but_what_an_image_is_made_of(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    for path in subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    ):
+        if path and (ROOT / path).is_file():
+            (checkout / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / path, checkout / path)
+    for secret in (".env", "app/.env", "docker/.env", "data/city.mmdb", "key.pem"):
+        (checkout / secret).parent.mkdir(exist_ok=True)
+        (checkout / secret).write_text("GEOIP_IPIFY_KEY=secret\n")
+    (checkout / "docker/context.Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    context = tmp_path / "context"
+    docker("build", "--quiet", "--file", checkout / "docker/context.Dockerfile", f"--output={context}", checkout)
+    given = {str(path.relative_to(context)) for path in context.rglob("*") if path.is_file()}
+    allowed = r"app/\w+[.](py|html|mmdb)|docker/(geoip[.]spec|\w+[.]py)|requirements/(app|freeze)[.]txt|LICENSE|NOTICE"
+    assert {path for path in given if not re.fullmatch(allowed, path)} == set()
+    assert "app/__main__.py" in given
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
+def test_a_dockerfile_passes_its_linters(dockerfile: Path) -> None:
+    for command in (
+        [f"{BIN}/hadolint", str(dockerfile)],
+        ["docker", "buildx", "build", "--check", "--file", str(dockerfile), str(ROOT)],
+    ):
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "warning" not in (result.stdout + result.stderr).replace("no warnings", "").lower()

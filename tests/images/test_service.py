@@ -1,0 +1,270 @@
+"""Every image serves as the app does where it was written, and as a guest that nobody notices."""
+
+import json
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+from tests.conftest import ROOT, Service, environment, free_port
+from tests.images.conftest import FROZEN, HARDENED, Container, docker
+from tests.upstream import Behaviour, Request, Upstream, answering, http_answer, ipwhois, ipwhois_answer
+
+Start = Callable[..., Container]
+
+
+def moody(connection: socket.socket, request: Request) -> None:
+    """An upstream that has another mood for each address."""
+    ip = request.target.strip("/")
+    answers: dict[str, bytes] = {
+        "1.0.0.1": http_answer({"ip": ip, "success": False, "message": "not found"}),
+        "1.0.0.2": http_answer(b"<!doctype html>", headers={"Content-Type": "text/html"}),
+        "1.0.0.3": http_answer(json.dumps(ipwhois_answer(ip)).encode("utf-16")),
+        "1.0.0.4": http_answer(json.dumps(ipwhois_answer(ip, city="Zürich"), ensure_ascii=False).encode()),
+        "1.0.0.5": http_answer({}, 403),
+        "1.0.0.6": http_answer({}, 429, {"Retry-After": "Wed, 21 Oct 2099 07:28:00 GMT"}),
+    }
+    if ip in answers:
+        connection.sendall(answers[ip])
+    else:
+        ipwhois(connection, request)
+
+
+REQUESTS: list[tuple[str, str, dict[str, str]]] = [
+    ("GET", "/", {}),
+    ("GET", "/", {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}),
+    ("GET", "/?ip=8.8.8.8", {}),
+    ("GET", "/?ip=2001:4860:4860::8888", {}),
+    ("GET", "/?ip=::ffff:8.8.4.4", {"Origin": "https://example.org"}),
+    ("HEAD", "/?ip=9.9.9.10", {}),
+    ("GET", "/?ip=1.0.0.1", {}),
+    ("GET", "/?ip=1.0.0.2", {}),
+    ("GET", "/?ip=1.0.0.3", {}),
+    ("GET", "/?ip=1.0.0.4", {}),
+    ("GET", "/?ip=10.0.0.1", {}),
+    ("GET", "/?ip=ff02::1", {}),
+    ("GET", "/?ip=", {}),
+    ("GET", "/?ip=b%C3%BCcher.example", {}),
+    ("GET", "/?ip=8.8.8.8&ip=8.8.8.8", {}),
+    ("POST", "/", {}),
+    ("OPTIONS", "/", {"Origin": "https://example.org", "Access-Control-Request-Method": "GET"}),
+    ("GET", "/nowhere", {}),
+    ("GET", "/healthz", {}),
+    ("GET", "/openapi.json", {}),
+    ("GET", "/docs", {}),
+    ("GET", "/?ip=1.0.0.5", {}),
+    ("GET", "/?ip=1.0.0.6", {}),
+]
+
+
+def answers(url: str) -> list[tuple[str, str, int, list[tuple[str, str]], bytes]]:
+    """What a service says to each request, without the time of day."""
+    said = []
+    with httpx.Client(base_url=url, timeout=15, trust_env=False) as client:
+        for method, target, headers in REQUESTS:
+            response = client.request(method, target, headers=headers)
+            fields = sorted((name, value) for name, value in response.headers.items() if name != "date")
+            said.append((method, target, response.status_code, fields, response.content))
+    return said
+
+
+@pytest.mark.parametrize("source", ["ipwhois", "mmdb"])
+def test_answers_as_the_unfrozen_app_does(
+    image: str, source: str, container: Start, serve: Callable[..., Service], upstream: Callable[..., Upstream]
+) -> None:
+    settings = {"GEOIP_SOURCES": source, "GEOIP_IPWHOIS_URL": upstream(moody).url}
+    expected = answers(serve(**settings).url)
+    assert {status for _, _, status, _, _ in expected} >= {200, 204, 404, 405, 422}
+    assert answers(container(image, **settings).url) == expected
+
+
+def test_a_wrong_setting_ends_the_start_with_the_line_of_the_unfrozen_app(image: str) -> None:
+    unfrozen = [sys.executable, "-m", "app"]
+    expected = subprocess.run(
+        unfrozen, env=environment(PORT="abc"), cwd=ROOT, capture_output=True, text=True, timeout=20
+    )
+    frozen = ["docker", "run", "--rm", *HARDENED, "--env=PORT=abc", f"geoip:{image}"]
+    result = subprocess.run(frozen, capture_output=True, text=True, timeout=30)
+    assert "PORT" in expected.stderr
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", expected.stderr)
+
+
+def test_runs_as_an_unprivileged_user(image: str, container: Start) -> None:
+    status = Path(f"/proc/{container(image).state['Pid']}/status").read_text()
+    assert re.search(r"^Uid:\t65532\t65532\t65532\t65532$", status, re.MULTILINE)
+    assert re.search(r"^Gid:\t65532\t65532\t65532\t65532$", status, re.MULTILINE)
+    assert re.search(r"^CapBnd:\t0+$", status, re.MULTILINE)
+
+
+def test_becomes_healthy_and_says_when_it_is_not(image: str, container: Start) -> None:
+    service = container(image)
+    deadline = time.monotonic() + 40
+    while service.state["Health"]["Status"] != "healthy":
+        assert time.monotonic() < deadline, service.state["Health"]
+        time.sleep(0.2)
+    check = ["docker", "exec", f"--env=PORT={free_port()}", service.name]
+    command = ["/app/geoip"] if image in FROZEN else ["python", "-m", "app"]
+    elsewhere = subprocess.run([*check, *command, "healthcheck"], capture_output=True, timeout=20)
+    assert elsewhere.returncode == 1
+
+
+def test_listens_on_ipv6(image: str, container: Start) -> None:
+    service = container(image, GEOIP_BIND="::")
+    assert httpx.get(service.url.replace("127.0.0.1", "[::1]") + "/healthz", trust_env=False).status_code == 204
+
+
+def test_a_request_under_way_is_answered_before_the_end(
+    image: str, container: Start, upstream: Callable[..., Upstream]
+) -> None:
+    slow = upstream(answering(ipwhois_answer("8.8.8.8"), after=1))
+    service = container(image, GEOIP_IPWHOIS_URL=slow.url)
+    with ThreadPoolExecutor() as executor:
+        answer = executor.submit(service.get, "/?ip=8.8.8.8")
+        while not slow.requests:
+            time.sleep(0.01)
+        seconds = service.terminate()
+        assert answer.result().status_code == 200
+    assert seconds < 2
+    assert service.state["ExitCode"] == 0
+
+
+def test_ends_within_a_second_when_idle(image: str, container: Start) -> None:
+    service = container(image)
+    assert service.terminate() < 1
+    assert service.state["ExitCode"] == 0
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def secure(authority: trustme.CA, upstream: Callable[..., Upstream]) -> Callable[[Behaviour], Upstream]:
+    """Start an upstream on HTTPS that the authority vouches for."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    return lambda behaviour: upstream(behaviour, tls=tls)
+
+
+def test_trusts_the_authorities_that_it_is_given_and_no_others(
+    image: str,
+    container: Start,
+    secure: Callable[[Behaviour], Upstream],
+    authority: trustme.CA,
+    tmp_path: Path,
+) -> None:
+    bundle = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    bundle.chmod(0o644)
+    url = secure(ipwhois).url
+    given = container(
+        image, f"--volume={bundle}:/authority.pem:ro", SSL_CERT_FILE="/authority.pem", GEOIP_IPWHOIS_URL=url
+    )
+    assert given.get("/?ip=8.8.8.8").json()["source"] == "ipwhois"
+    refused = container(image, GEOIP_IPWHOIS_URL=url).get("/?ip=8.8.8.8")
+    assert (refused.status_code, refused.json()["code"]) == (502, "upstream-failed")
+
+
+def test_the_certificates_of_the_image_are_read(image: str, container: Start) -> None:
+    # Without them the refusal above would prove nothing: it is also what an empty bundle would do.
+    bundle = docker("image", "inspect", "--format", '{{join .Config.Env "\\n"}}', f"geoip:{image}")
+    assert "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt" in bundle.splitlines()
+    name = docker("create", f"geoip:{image}")
+    try:
+        archive = subprocess.run(
+            ["docker", "cp", f"{name}:/etc/ssl/certs/ca-certificates.crt", "-"],
+            capture_output=True,
+            timeout=30,
+            check=True,
+        ).stdout
+    finally:
+        docker("rm", name)
+    assert archive.count(b"BEGIN CERTIFICATE") > 100
+
+
+def test_an_international_host_name_is_looked_up(
+    image: str, container: Start, upstream: Callable[..., Upstream]
+) -> None:
+    url = upstream().url.replace("127.0.0.1", "bücher.example")
+    service = container(image, "--add-host=xn--bcher-kva.example:127.0.0.1", GEOIP_IPWHOIS_URL=url)
+    assert service.get("/?ip=8.8.8.8").status_code == 200
+
+
+class SharedCache:
+    """As much of Valkey as the service needs, in RESP 3 (https://valkey.io/topics/protocol/)."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, bytes] = {}
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with connection, connection.makefile("rb") as commands:
+            while header := commands.readline():
+                words = [commands.read(int(commands.readline()[1:]) + 2)[:-2] for _ in range(int(header[1:]))]
+                connection.sendall(self._reply(words))
+
+    def _reply(self, words: list[bytes]) -> bytes:
+        match words:
+            case [b"SET", key, value, *_]:
+                self.entries[key] = value
+            case [b"MGET", *keys]:
+                values = [self.entries.get(key) for key in keys]
+                found = [b"_\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value) for value in values]
+                return b"*%d\r\n%b" % (len(keys), b"".join(found))
+            case [b"HELLO", *_]:
+                return b"%1\r\n$5\r\nproto\r\n:3\r\n"
+        return b"+OK\r\n"
+
+
+def test_replicas_share_a_cache(image: str, container: Start, upstream: Callable[..., Upstream]) -> None:
+    shared = SharedCache()
+    try:
+        asked = upstream()
+        settings = {"GEOIP_CACHE_URL": shared.url, "GEOIP_IPWHOIS_URL": asked.url}
+        first = container(image, **settings).get("/?ip=8.8.8.8")
+        deadline = time.monotonic() + 5
+        while b"geoip:8.8.8.8" not in shared.entries:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        second = container(image, **settings).get("/?ip=8.8.8.8")
+        assert second.json() == first.json()
+        assert len(asked.requests) == 1
+    finally:
+        shared.close()
+
+
+def test_imports_nothing_that_is_not_compiled(image: str, container: Start, upstream: Callable[..., Upstream]) -> None:
+    if image in FROZEN:
+        return
+    service = container(image, PYTHONVERBOSE="1", GEOIP_IPWHOIS_URL=upstream().url)
+    for target in ("/", "/?ip=8.8.8.8", "/docs", "/openapi.json", "/nowhere"):
+        service.get(target)
+        service.get(target, Accept="text/html")
+    assert re.search(r"code object from '.*app/__pycache__/api[.].*pyc'", service.log)
+    assert re.findall(r"code object from '?.*[.]py'?$", service.log, re.MULTILINE) == []
