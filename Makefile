@@ -44,7 +44,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-ind
 	--custom-compile-command 'make lock' --python-version 3.11
 lock: .venv/lint.lock ## write requirements/*.txt anew from pyproject.toml (UPGRADE=--upgrade: the newest versions)
 	$(LOCK) $(UPGRADE) pyproject.toml -o $(OUT)/app.txt
-	for group in freeze test lint data images; do \
+	for group in freeze test lint data images deploy; do \
 	  $(LOCK) $(UPGRADE) --group $$group -c $(OUT)/app.txt -o $(OUT)/$$group.txt || exit; done
 
 # Data
@@ -93,6 +93,12 @@ compare-docs: .venv/images.lock ## the same, and write docs/comparison.md, .svg 
 scan-%: .venv/images.lock ## list the vulnerabilities of one, by the scanner that is there
 	@$(BIN)/python docker/compare --scan $*
 .PHONY: compare compare-docs
+
+# Deployment
+test-deploy: .venv/deploy.lock .venv/app.lock ## test deploy/ with the image that is built (as root: it makes a network)
+	tests/deploy/setup
+	$(BIN)/pytest tests/deploy --durations 5
+.PHONY: test-deploy
 
 # Documentation
 DOCUMENTS = README.md docs/workshop.md

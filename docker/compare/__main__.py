@@ -19,6 +19,7 @@ from typing import NoReturn
 from uuid import uuid4
 
 import docker
+import requests
 from docker.errors import DockerException, ImageNotFound
 from docker.models.images import Image
 from rich.console import Console
@@ -60,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (NoDockerError, ReadError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 1
+    except (DockerException, requests.RequestException) as error:
+        print(f"compare: Docker failed: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("compare: interrupted", file=sys.stderr)
         return 130
@@ -99,6 +103,8 @@ def measure(names: list[str], options: argparse.Namespace) -> Comparison:
     run = uuid4().hex[:12]
     scanner = scanning.installed(options.scanner)
     machine = engine.info()
+    with step("base images"):
+        bases = building.bases(engine, names, pull=not options.no_build)
     result = Comparison(
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=comparison.Machine(
@@ -112,7 +118,7 @@ def measure(names: list[str], options: argparse.Namespace) -> Comparison:
         ),
         syft=None,
         scanner=None,
-        bases=building.bases(engine, names),
+        bases=bases,
         images=[Row(name, f"{options.repository}:{name}") for name in names],
     )
     images: list[tuple[Row, Image]] = []

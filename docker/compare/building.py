@@ -66,9 +66,12 @@ def built(engine: docker.DockerClient, name: str, command: list[str], run: str) 
                 remove_image(engine, engine.images.get(tag))
 
 
-def bases(engine: docker.DockerClient, names: list[str]) -> list[Base]:
-    """The images that these Dockerfiles start from, in their order."""
-    return [_base(engine, base) for base in dict.fromkeys(base for name in names for base in _from(dockerfile(name)))]
+def bases(engine: docker.DockerClient, names: list[str], *, pull: bool) -> list[Base]:
+    """The images that these Dockerfiles start from, in their order; a build that pulled one may keep it to itself."""
+    return [
+        _base(engine, base, pull=pull)
+        for base in dict.fromkeys(base for name in names for base in _from(dockerfile(name)))
+    ]
 
 
 def _copy_context(destination: Path) -> None:
@@ -124,11 +127,16 @@ def _from(path: Path) -> list[str]:
     return images
 
 
-def _base(engine: docker.DockerClient, name: str) -> Base:
+def _base(engine: docker.DockerClient, name: str, *, pull: bool) -> Base:
     try:
         image = engine.images.get(name)
     except ImageNotFound:
-        return Base(name, None, [], None)
+        if not pull:
+            return Base(name, None, [], None)
+        try:
+            image = engine.images.pull(name)
+        except DockerException:
+            return Base(name, None, [], None)
     digests = image.attrs.get("RepoDigests") or []
     published: bool | None = bool(digests)
     if published and "containerd" in str(engine.info().get("DriverStatus")):

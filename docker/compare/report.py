@@ -100,14 +100,13 @@ def show(comparison: Comparison, console: Console) -> None:
     """The tables, in a terminal of 80 columns or more."""
     largest = max((row.unpacked or 0 for row in comparison.images), default=0)
     for title, columns in TABLES:
-        table = Table(
-            title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", expand=title == "Size"
-        )
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
+        table.pad_edge, table.expand = False, columns is SIZE
         table.add_column("image", no_wrap=True)
         if columns is SIZE:
             table.add_column("", ratio=1, min_width=8)
         for column in columns:
-            table.add_column(column.title, justify="right" if column.number else "left")
+            table.add_column(column.title.replace(" ", "\n", 1), justify="right" if column.number else "left")
             if column.title == "unpacked":
                 table.add_column("", justify="right", no_wrap=True)
         for row in comparison.images:
@@ -122,7 +121,7 @@ def show(comparison: Comparison, console: Console) -> None:
                 if column.title == "unpacked":
                     cells.append(ratio(row, comparison.images[0]) or "")
             table.add_row(*cells)
-        console.print(table)
+        console.print(table, "")
     lines = [
         *notes(comparison),
         *(f"{base.name}: {origin(base)}" for base in comparison.bases if not base.published),
@@ -172,7 +171,8 @@ def origin(base: Base) -> str:
 
 
 EXPLANATIONS = f"""\
-- **unpacked**: bytes of all files in all layers, what `docker image inspect` calls Size. 1 MB is 10^6 bytes.
+- **unpacked**: bytes of all files in all layers, as `du` counts them. `docker image inspect` says the same but for the
+  few bytes of symbolic links. 1 MB is 10^6 bytes.
 - **compressed**: each layer gzipped (level 6), as a registry holds it: the first pull.
 - **second pull**: the compressed layers that differ after one line of `app/` was changed.
 - **executables**: files with an execute bit, shared libraries aside. Links are not counted: Alpine's busybox is one
