@@ -2,9 +2,9 @@
 
 A block fenced as ```console holds commands, each on a line that begins with `$ `, and below each what it prints.
 Lines that begin with `> ` go on with the command above. What is printed is compared as doctest does with ELLIPSIS:
-exactly, but for `...`, which stands for anything, within a line or for many lines; where nothing is shown, nothing is
-compared. A command has to succeed. Where failing is the point, the block says so: `sh || echo "exit status $?"`. Blocks
-in other fences are not executed.
+exactly, but for spaces at the end of a line, and for `...`, which stands for anything, within a line or for many lines;
+where nothing is shown, nothing is compared. A command has to succeed. Where failing is the point, the block says so:
+`sh || echo "exit status $?"`. Blocks in other fences are not executed.
 """
 
 import doctest
@@ -88,16 +88,18 @@ class Shell:
         deadline = time.monotonic() + limit
         printed = b""
         while True:
-            text = printed.decode(errors="replace").replace("\r\n", "\n")
+            text = printed.decode(errors="replace").replace("\r", "")
             output, mark, status = text.rpartition(MARK)
             if mark and status.endswith("\n"):
-                return output, int(status)
+                return "".join(f"{line.rstrip()}\n" for line in output.splitlines()), int(status)
             if not select.select([self._output], [], [], max(0, deadline - time.monotonic()))[0]:
                 raise TimeoutError(f"`{command}` did not end within {limit:.0f} s, and printed:\n{text}")
             printed += os.read(self._output, 1 << 16)
 
     def close(self) -> None:
         """End the shell and what still runs in it."""
+        assert self._bash.stdin
+        self._bash.stdin.close()
         os.killpg(self._bash.pid, signal.SIGTERM)
         try:
             self._bash.wait(10)
