@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.deploy.conftest import DEPLOY, UID, Compose, docker
+from tests.deploy.conftest import DEPLOY, UID, Compose, docker, wait_for
 
 SERVICES = ("geoip", "nginx", "valkey")
 
