@@ -44,7 +44,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-ind
 	--custom-compile-command 'make lock' --python-version 3.11
 lock: .venv/lint.lock ## write requirements/*.txt anew from pyproject.toml (UPGRADE=--upgrade: the newest versions)
 	$(LOCK) $(UPGRADE) pyproject.toml -o $(OUT)/app.txt
-	for group in freeze test lint data images; do \
+	for group in freeze test lint data images bench; do \
 	  $(LOCK) $(UPGRADE) --group $$group -c $(OUT)/app.txt -o $(OUT)/$$group.txt || exit; done
 
 # Data
@@ -83,3 +83,8 @@ sbom-%: .venv/images.lock ## list the packages in one, as build/NAME.spdx.json
 test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 	$(BIN)/pytest tests/images
 .PHONY: images stop test-images
+
+# Benchmark
+bench: .venv/app.lock .venv/bench.lock ## measure it beside its peers (needs wrk; IMAGE=scratch: in a container; QUICK=1)
+	@$(BIN)/python bench/bench.py
+.PHONY: bench

@@ -1,11 +1,11 @@
-"""The article's way: a route of Flask, its development server, and a request to the upstream by a client made for it."""
+"""The article's way: a route of Flask, its development server, and a client of requests made for each request."""
 
 import sys
 
 import requests
 from flask import Flask, request
 
-upstream, port = sys.argv[1:]
+port, upstream = sys.argv[1:]
 app = Flask(__name__)
 
 

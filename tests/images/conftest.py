@@ -84,7 +84,9 @@ def container() -> Iterator[Callable[..., Container]]:
             settings = {"GEOIP_BIND": "127.0.0.1", "GEOIP_SOURCES": "ipwhois", "PORT": port} | settings
             variables = [f"--env={name}={value}" for name, value in settings.items()]
             stack.callback(subprocess.run, ["docker", "rm", "--force", name], capture_output=True, timeout=30)
-            docker("run", "--detach", "--name", name, "--network=host", *HARDENED, *variables, *options, f"geoip:{image}")
+            docker(
+                "run", "--detach", "--name", name, "--network=host", *HARDENED, *variables, *options, f"geoip:{image}"
+            )
             container = Container(name, f"http://127.0.0.1:{port}")
             deadline = time.monotonic() + 20
             while True:

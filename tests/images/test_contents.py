@@ -66,13 +66,19 @@ def test_a_frozen_image_has_one_program_and_the_loader_of_libc(image: str) -> No
     if image not in FROZEN:
         return
     programs = {path for path, member in files(image).items() if member.mode & 0o111}
-    others = {path for path in programs if not re.fullmatch(r"(usr/)?lib(64)?/([\w-]+/)?(ld-[\w.-]+|lib\w+.*[.]so[.\d]*)", path)}
+    others = {
+        path
+        for path in programs
+        if not re.fullmatch(r"(usr/)?lib(64)?/([\w-]+/)?(ld-[\w.-]+|lib\w+.*[.]so[.\d]*)", path)
+    }
     assert others == {"app/geoip"}
     assert not {path for path, member in files(image).items() if member.mode & 0o6000}
 
 
 def test_no_file_is_there_twice(image: str) -> None:
-    written = [path for layer in layers(image) for path, member in layer.items() if path.endswith(".pyc") and member.isfile()]
+    written = [
+        path for layer in layers(image) for path, member in layer.items() if path.endswith(".pyc") and member.isfile()
+    ]
     assert len(written) == len(set(written))
     caches = [path for path in files(image) if re.search(r"(^|/)([.]cache|var/lib/apt/lists|var/cache/apk)/.", path)]
     assert caches == []
@@ -101,7 +107,9 @@ def test_a_scanner_sees_the_locked_packages_and_no_others(image: str) -> None:
     lock = (ROOT / "requirements/app.txt").read_text()
     locked = set(re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE))
     tools = {"pip", "setuptools", "wheel"}  # of the base images
-    assert {(name, version) for kind, name, version in packages(image) if kind == "python" and name not in tools} == locked
+    assert {
+        (name, version) for kind, name, version in packages(image) if kind == "python" and name not in tools
+    } == locked
 
 
 def test_a_scanner_sees_python_openssl_and_libc(image: str) -> None:
@@ -127,7 +135,9 @@ def test_two_builds_give_the_same_bytes(image: str) -> None:
     )
     try:
         # A layer's hash is that of its archive: names, bytes, modes, owners, times.
-        first, second = (docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", tag) for tag in (f"geoip:{image}", again))
+        first, second = (
+            docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", tag) for tag in (f"geoip:{image}", again)
+        )
         assert first == second
     finally:
         docker("image", "rm", again)
@@ -135,7 +145,9 @@ def test_two_builds_give_the_same_bytes(image: str) -> None:
 
 def test_a_build_is_given_nothing_but_what_an_image_is_made_of(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
-    for path in subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n"):
+    for path in subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    ):
         if path and (ROOT / path).is_file():
             (checkout / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / path, checkout / path)
@@ -153,7 +165,10 @@ def test_a_build_is_given_nothing_but_what_an_image_is_made_of(tmp_path: Path) -
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
 def test_a_dockerfile_passes_its_linters(dockerfile: Path) -> None:
-    for command in ([BIN / "hadolint", dockerfile], ["docker", "buildx", "build", "--check", "--file", dockerfile, ROOT]):
+    for command in (
+        [BIN / "hadolint", dockerfile],
+        ["docker", "buildx", "build", "--check", "--file", dockerfile, ROOT],
+    ):
         result = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert result.returncode == 0, result.stdout + result.stderr
         assert "warning" not in (result.stdout + result.stderr).replace("no warnings", "").lower()

@@ -90,7 +90,9 @@ def test_answers_as_the_unfrozen_app_does(
 
 def test_a_wrong_setting_ends_the_start_with_the_line_of_the_unfrozen_app(image: str) -> None:
     unfrozen = [sys.executable, "-m", "app"]
-    expected = subprocess.run(unfrozen, env=environment(PORT="abc"), cwd=ROOT, capture_output=True, text=True, timeout=20)
+    expected = subprocess.run(
+        unfrozen, env=environment(PORT="abc"), cwd=ROOT, capture_output=True, text=True, timeout=20
+    )
     frozen = ["docker", "run", "--rm", *HARDENED, "--env=PORT=abc", f"geoip:{image}"]
     result = subprocess.run(frozen, capture_output=True, text=True, timeout=30)
     assert "PORT" in expected.stderr
@@ -166,7 +168,9 @@ def test_trusts_the_authorities_that_it_is_given_and_no_others(
     authority.cert_pem.write_to_path(str(bundle))
     bundle.chmod(0o644)
     url = secure(ipwhois).url
-    given = container(image, f"--volume={bundle}:/authority.pem:ro", SSL_CERT_FILE="/authority.pem", GEOIP_IPWHOIS_URL=url)
+    given = container(
+        image, f"--volume={bundle}:/authority.pem:ro", SSL_CERT_FILE="/authority.pem", GEOIP_IPWHOIS_URL=url
+    )
     assert given.get("/?ip=8.8.8.8").json()["source"] == "ipwhois"
     refused = container(image, GEOIP_IPWHOIS_URL=url).get("/?ip=8.8.8.8")
     assert (refused.status_code, refused.json()["code"]) == (502, "upstream-failed")
@@ -174,12 +178,15 @@ def test_trusts_the_authorities_that_it_is_given_and_no_others(
 
 def test_the_certificates_of_the_image_are_read(image: str, container: Start) -> None:
     # Without them the refusal above would prove nothing: it is also what an empty bundle would do.
-    bundle = docker("image", "inspect", "--format", "{{join .Config.Env \"\\n\"}}", f"geoip:{image}")
+    bundle = docker("image", "inspect", "--format", '{{join .Config.Env "\\n"}}', f"geoip:{image}")
     assert "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt" in bundle.splitlines()
     name = docker("create", f"geoip:{image}")
     try:
         archive = subprocess.run(
-            ["docker", "cp", f"{name}:/etc/ssl/certs/ca-certificates.crt", "-"], capture_output=True, timeout=30, check=True
+            ["docker", "cp", f"{name}:/etc/ssl/certs/ca-certificates.crt", "-"],
+            capture_output=True,
+            timeout=30,
+            check=True,
         ).stdout
     finally:
         docker("rm", name)
@@ -252,9 +259,7 @@ def test_replicas_share_a_cache(image: str, container: Start, upstream: Callable
         shared.close()
 
 
-def test_imports_nothing_that_is_not_compiled(
-    image: str, container: Start, upstream: Callable[..., Upstream]
-) -> None:
+def test_imports_nothing_that_is_not_compiled(image: str, container: Start, upstream: Callable[..., Upstream]) -> None:
     if image in FROZEN:
         return
     service = container(image, PYTHONVERBOSE="1", GEOIP_IPWHOIS_URL=upstream().url)
