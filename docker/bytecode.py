@@ -9,6 +9,7 @@ asking it something. The bytecode is never compared with its source, which does 
 """
 
 import os
+import py_compile
 import re
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import sysconfig
 import time
 from importlib.util import cache_from_source
 from pathlib import Path
-from py_compile import PycInvalidationMode, compile
+from py_compile import PycInvalidationMode
+from tempfile import TemporaryFile
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -35,12 +37,12 @@ def imported(root: Path) -> set[Path]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": f"{root / 'srv'}:{root / sysconfig.get_path('purelib')[1:]}",
     }
-    log = Path("/tmp/imported")
-    with log.open("w") as output, subprocess.Popen(SERVICE, env=environment, stderr=output) as service:
-        deadline = time.monotonic() + 60
-        while subprocess.run([*SERVICE, "healthcheck"], env=environment, stderr=output).returncode != 0:
+    with TemporaryFile("w+") as log, subprocess.Popen(SERVICE, env=environment, stderr=log) as service:
+        deadline = time.monotonic() + 120
+        while subprocess.run([*SERVICE, "healthcheck"], env=environment, stderr=log).returncode != 0:
             if time.monotonic() > deadline:
-                raise SystemExit(f"{log.read_text()}\nthe service does not start")
+                service.kill()
+                raise SystemExit("the service does not start")
         for path in REQUESTS:
             for accept in ("application/json", "text/html"):
                 try:
@@ -48,7 +50,9 @@ def imported(root: Path) -> set[Path]:
                 except HTTPError as problem:
                     problem.close()
         service.terminate()
-    return {Path(source) for source in re.findall("^# code object from '?(.+[.]py)'?$", log.read_text(), re.MULTILINE)}
+        service.wait()
+        log.seek(0)
+        return {Path(source) for source in re.findall("^# code object from '?(.+[.]py)'?$", log.read(), re.MULTILINE)}
 
 
 def main() -> None:
@@ -56,7 +60,15 @@ def main() -> None:
     for source in sorted(imported(root)):
         installed = Path("/", source.relative_to(root)) if source.is_relative_to(root) else source
         cached = root / cache_from_source(str(installed))[1:]
-        compile(str(source), str(cached), str(installed), True, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+        py_compile.compile(
+            str(source),
+            str(cached),
+            str(installed),
+            doraise=True,
+            # Without docstrings, a quarter of it, but for the app's, which FastAPI shows.
+            optimize=0 if installed.is_relative_to("/srv") else 2,
+            invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
+        )
 
 
 main()

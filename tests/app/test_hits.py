@@ -1,7 +1,5 @@
 """Hits are answered without the route, and nobody can tell: neither by the bytes nor by their order."""
 
-from collections.abc import Callable
-
 import httpx
 import pytest
 from fastapi import FastAPI

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -67,10 +68,10 @@ class Container:
 
     def terminate(self) -> float:
         """Send SIGTERM; seconds until the container has ended."""
-        begin = time.monotonic()
+        begin = time.time()
         docker("kill", "--signal=TERM", self.name)
         docker("wait", self.name, timeout=20)
-        return time.monotonic() - begin
+        return datetime.fromisoformat(self.state["FinishedAt"]).timestamp() - begin
 
 
 @pytest.fixture
@@ -92,9 +93,10 @@ def container() -> Iterator[Callable[..., Container]]:
             while True:
                 try:
                     socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    return container
                 except OSError:
                     assert container.state["Running"] and time.monotonic() < deadline, container.log
                     time.sleep(0.05)
+                else:
+                    return container
 
         yield start
