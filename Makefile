@@ -44,7 +44,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-ind
 	--custom-compile-command 'make lock' --python-version 3.11
 lock: .venv/lint.lock ## write requirements/*.txt anew from pyproject.toml (UPGRADE=--upgrade: the newest versions)
 	$(LOCK) $(UPGRADE) pyproject.toml -o $(OUT)/app.txt
-	for group in freeze test lint data images deploy; do \
+	for group in freeze test lint data images deploy bench; do \
 	  $(LOCK) $(UPGRADE) --group $$group -c $(OUT)/app.txt -o $(OUT)/$$group.txt || exit; done
 
 # Data
@@ -109,3 +109,8 @@ test-docs: images .venv/images.lock .venv/app.lock ## execute what the documents
 	$(BIN)/pytest --exitfirst tests/docs
 	tests/docs/newcomer
 .PHONY: figures test-docs
+
+# Benchmark
+bench: .venv/app.lock .venv/bench.lock ## measure it beside its peers (needs wrk; IMAGE=scratch: in a container; QUICK=1)
+	@$(BIN)/python bench/bench.py
+.PHONY: bench
