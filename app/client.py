@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
+from urllib.request import getproxies, proxy_bypass
 
 if TYPE_CHECKING:
     import ssl
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 MAX_BODY = 64 * 1024
 """Bytes of an answer that are read: real ones have less than two thousand."""
+
+# Not compressed: what is read is then what was sent, and 64 KiB are 64 KiB.
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "geoip"}
 
 
 class ClientError(Exception):
@@ -29,16 +32,14 @@ class Response:
 
 
 class Client:
-    """GET requests, each over an httpx.AsyncClient that no other uses meanwhile; a new one is made if all are in use.
+    """GET requests over httpx's transports, each used by one request at a time.
 
-    A client that several requests share looks through its whole pool for each of them, and through it again for each
-    that was a moment too late for a connection: with 16 under way that was two thirds of a request's cost.
-
-    Proxies (`HTTPS_PROXY` and its kin) and the CA bundle (`SSL_CERT_FILE`) are httpx's to find in the environment.
+    Proxies (`HTTPS_PROXY` and its kin) and the CA bundle (`SSL_CERT_FILE`) come from the environment.
     """
 
     def __init__(self) -> None:
-        self._idle: list[httpx.AsyncClient] = []  # the last one used is the first to be used again: it is connected
+        # By scheme and host; the last one used is the first to be used again.
+        self._idle: dict[tuple[str, str], list[httpx.AsyncHTTPTransport]] = {}
         self._ssl: ssl.SSLContext | None = None
 
     async def get(self, url: str, params: Mapping[str, str], headers: Mapping[str, str]) -> Response:
@@ -47,23 +48,23 @@ class Client:
         import httpx
 
         try:
-            client = self._idle.pop() if self._idle else self._make()
+            request = httpx.Request("GET", url, params=params or None, headers={**_HEADERS, **headers})
+            idle = self._idle.setdefault((request.url.scheme, request.url.netloc.decode()), [])
+            transport = await self._kept(idle) or self._connect(request.url)
             try:
-                request = client.build_request("GET", url, params=params, headers=headers)
-                try:
-                    response = await client.send(request, stream=True)
-                except (httpx.ReadError, httpx.RemoteProtocolError) as error:
-                    # The connection broke before there was an answer: a kept one that its server has closed, mostly.
-                    # Bytes that are no HTTP are the same error, but an answer.
-                    if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
-                        raise
-                    response = await client.send(request, stream=True)
-                try:
-                    return Response(response.status_code, response.headers, await _read(response))
-                finally:
-                    await response.aclose()
+                response = await transport.handle_async_request(request)
+            except (httpx.ReadError, httpx.RemoteProtocolError) as error:
+                # The connection broke before there was an answer: a kept one that its server has closed, mostly.
+                # Bytes that are no HTTP are the same error, but an answer.
+                if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
+                    raise
+                transport = self._connect(request.url)
+                response = await transport.handle_async_request(request)
+            try:
+                return Response(response.status_code, response.headers, await _read(response))
             finally:
-                self._idle.append(client)
+                await response.aclose()
+                idle.append(transport)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
             # Beside httpx's own: a CA bundle that cannot be read (OSError), a host that cannot be a name, a proxy of an
             # unknown kind (ValueError), a SOCKS proxy (ImportError). Where it was the network, the message says what is
@@ -73,22 +74,32 @@ class Client:
 
     async def aclose(self) -> None:
         """Close what is kept open, once nothing is under way."""
-        for client in self._idle:
-            await client.aclose()
+        for idle in self._idle.values():
+            for transport in idle:
+                await transport.aclose()
 
-    def _make(self) -> "httpx.AsyncClient":
+    async def _kept(self, idle: "list[httpx.AsyncHTTPTransport]") -> "httpx.AsyncHTTPTransport | None":
+        from app.transport import Connection
+
+        while idle:
+            transport = idle.pop()
+            if not isinstance(transport, Connection) or transport.ready:
+                return transport
+            await transport.aclose()
+        return None
+
+    def _connect(self, url: "httpx.URL") -> "httpx.AsyncHTTPTransport":
         import httpx
 
+        from app.transport import Connection
+
         if self._ssl is None:
-            self._ssl = httpx.create_ssl_context()  # one for all: it takes some 50 ms
-        return httpx.AsyncClient(
-            verify=self._ssl,
-            timeout=None,  # noqa: S113 (one deadline for everything is the caller's)
-            # Not compressed: what is read is then what was sent, and 64 KiB are 64 KiB.
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "geoip"},
-            # None is kept: they would pile up, and tell the upstream's visits from each other.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        )
+            self._ssl = httpx.create_ssl_context()  # one for all: to read the CA bundle takes some 30 ms
+        proxies = getproxies()
+        proxy = None if proxy_bypass(url.host) else proxies.get(url.scheme) or proxies.get("all")
+        if proxy is None:
+            return Connection(url, self._ssl)
+        return httpx.AsyncHTTPTransport(verify=self._ssl, proxy=proxy if "://" in proxy else f"http://{proxy}")
 
 
 async def _read(response: "httpx.Response") -> bytes:

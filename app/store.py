@@ -19,8 +19,17 @@ from app.sources import Answer
 PATIENCE = 0.05
 """Seconds that the store has for an answer."""
 
+OPENING = 1
+"""Seconds that the start waits for it: a first command that had to connect as well would be late."""
+
+STEPS = 10
+"""Steps of the event loop that an answer may take from its arrival until it is read."""
+
+FAILURES_RUNNING = 2
+"""Commands, one after the other, that it fails before it is done without: a moment may be lost by anybody."""
+
 AWAY = 1
-"""Seconds that it is done without after it gave none."""
+"""Seconds that it is done without; then one command asks whether it is back."""
 
 COMPLAINT_INTERVAL = 60
 """Seconds between two lines in the log about that."""
@@ -69,9 +78,14 @@ class Store:
         from redis.asyncio import BlockingConnectionPool, Redis
         from redis.exceptions import RedisError
 
-        self._redis = Redis.from_pool(BlockingConnectionPool.from_url(url, max_connections=16, timeout=patience))
+        self._redis = Redis.from_pool(
+            # A connection is ready when it is open: no protocol is agreed on, and no library introduces itself.
+            BlockingConnectionPool.from_url(url, max_connections=16, timeout=patience, protocol=2, driver_info=None)
+        )
         self._patience = patience
-        self._failures = (RedisError, OSError, TimeoutError)
+        self._errors = (RedisError, OSError, TimeoutError)
+        self._failures = 0
+        self._failed_at = -math.inf
         self._away_until = -math.inf
         self._complained = -math.inf
 
@@ -104,9 +118,15 @@ class Store:
         stored = _StoredRest(code=problem.code, detail=problem.detail, until=time.time() + seconds)
         await self._set(f"rest:{source}", stored, seconds)
 
+    async def open(self) -> None:
+        """Connect, if it is there."""
+        with contextlib.suppress(*self._errors):
+            async with asyncio.timeout(OPENING):
+                await self._redis.exists("geoip:")
+
     async def aclose(self) -> None:
         """Close the connections."""
-        with contextlib.suppress(*self._failures):
+        with contextlib.suppress(*self._errors):
             async with asyncio.timeout(self._patience):
                 await self._redis.aclose()
 
@@ -114,18 +134,42 @@ class Store:
         await self._ask(lambda: self._redis.set(f"geoip:{key}", stored.model_dump_json(), ex=math.ceil(seconds)))
 
     async def _ask(self, command: Callable[[], Awaitable[_Result]]) -> _Result | None:
-        now = time.monotonic()
-        if now < self._away_until:
+        began = time.monotonic()
+        if began < self._away_until:
             return None
+        if self._failures >= FAILURES_RUNNING:
+            self._away_until = began + AWAY  # for the others: many at once would open as many connections
         try:
-            async with asyncio.timeout(self._patience):
-                return await command()
-        except self._failures as error:
-            self._away_until = now + AWAY
-            if now - self._complained >= COMPLAINT_INTERVAL:
-                self._complained = now
-                logger.warning("the shared cache does not answer: going on without it (%s)", type(error).__name__)
+            result = await self._in_time(asyncio.ensure_future(command()))
+        except self._errors as error:
+            self._failed(error, began)
             return None
+        self._failures, self._away_until = 0, -math.inf
+        return result
+
+    async def _in_time(self, asking: asyncio.Future[_Result]) -> _Result:
+        try:
+            await asyncio.wait([asking], timeout=self._patience)
+            # The late one may be this process, that had no processor: then the answer has arrived, but is not read.
+            for _ in range(STEPS):
+                if asking.done():
+                    return asking.result()
+                await asyncio.sleep(0)
+            raise TimeoutError
+        finally:
+            asking.cancel()
+
+    def _failed(self, error: Exception, began: float) -> None:
+        now = time.monotonic()
+        if began > self._failed_at:  # what was under way at the last failure is part of it
+            self._failures += 1
+            self._failed_at = now
+        if self._failures < FAILURES_RUNNING:
+            return
+        self._away_until = now + AWAY
+        if now - self._complained >= COMPLAINT_INTERVAL:
+            self._complained = now
+            logger.warning("the shared cache does not answer: going on without it (%s)", type(error).__name__)
 
 
 def _read(model: type[_Model], value: bytes | str | None) -> _Model | None:

@@ -41,7 +41,7 @@ USER 65532:65532
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 EXPOSE 8080
 # The app asks itself: there is no curl in here.
-HEALTHCHECK --interval=10s --timeout=2s --start-period=10s --start-interval=1s CMD ["/app/geoip", "healthcheck"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --start-interval=1s CMD ["/app/geoip", "healthcheck"]
 ENTRYPOINT ["/app/geoip"]
 
 ARG RUNTIME VERSION= REVISION= SOURCE=

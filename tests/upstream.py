@@ -28,19 +28,22 @@ Behaviour = Callable[[socket.socket, Request], None]
 
 @dataclass
 class Upstream:
-    """A server on loopback that behaves as it is told; `requests` holds what it was asked."""
+    """A server on loopback, unless told otherwise, that behaves as it is told; `requests` holds what it was asked."""
 
     behaviour: Behaviour
     tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
     open: int = 0
     """Connections that neither side has closed."""
+    accepted: int = 0
+    """Connections that there were in all."""
+    host: str = "127.0.0.1"
 
     def __enter__(self) -> Self:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._listener = socket.create_server((self.host, 0), backlog=1024)
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"{'https' if self.tls else 'http'}://{self.host}:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -55,6 +58,7 @@ class Upstream:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             self._count(1)
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 

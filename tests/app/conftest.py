@@ -7,7 +7,7 @@ import httpx
 import pytest
 import trustme
 
-from app.api import create_app
+from app.api import Hits, create_app
 from app.settings import Settings
 from app.store import Store
 
@@ -17,14 +17,19 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., httpx.AsyncClient]:
-    """A client of an application with these settings, which it sees at the address `peer`."""
+@pytest.fixture(params=["with hits", "without hits"])
+def client(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[..., httpx.AsyncClient]:
+    """A client of an application with these settings, which it sees at the address `peer`.
+
+    What answers hits before the route is asked changes nothing: every test runs with and without it.
+    """
     monkeypatch.setattr("os.environ", {})
 
     def make(peer: str | None = "127.0.0.1", store: Store | None = None, **settings: object) -> httpx.AsyncClient:
         made = Settings(_env_file=None, **{"sources": "ipwhois"} | settings)  # type: ignore[arg-type, call-arg]
         app = create_app(made, store)
+        if request.param == "without hits":
+            app.user_middleware = [middleware for middleware in app.user_middleware if middleware.cls is not Hits]  # type: ignore[comparison-overlap]
         address = (peer, 12345)
         transport = httpx.ASGITransport(app, client=address)  # type: ignore[arg-type]
         return httpx.AsyncClient(transport=transport, base_url="http://geoip")

@@ -86,6 +86,15 @@ async def test_the_second_answer_comes_from_the_cache(client: Client, ipwhois: r
     assert await asked(ipwhois) == "8.8.8.8"
 
 
+async def test_a_browser_gets_the_page_for_an_address_that_is_in_the_cache_too(
+    client: Client, ipwhois: respx.Route
+) -> None:
+    with_cache = client()
+    await with_cache.get("/?ip=8.8.8.8")
+    page = await with_cache.get("/?ip=8.8.8.8", headers={"Accept": "text/html"})
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/?ip=8.8.8.8", "/?ip=10.0.0.1", "/healthz", "/docs", "/openapi.json", "/nowhere"]
 )

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -104,7 +105,12 @@ FAULTS: dict[str, Fault] = {
     "a header of a megabyte": Fault(sending(HEAD + b"X-Long: " + b"x" * 2**20), FAILED),
     "two lengths": Fault(sending(HEAD + b"Content-Length: 5\r\n\r\n{}   "), FAILED),
     "switching protocols": Fault(sending(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), FAILED),
-    "10 MB body": Fault(answering(b" " * 10_000_000), FAILED),
+    "10 MB body": Fault(
+        answering(json.dumps(ipwhois_answer("8.8.8.8")).encode() + b" " * 10_000_000), FAILED, "ipwhois"
+    ),
+    "an encoding that was not asked for": Fault(
+        answering(ipwhois_answer("8.8.8.8"), headers={"Content-Encoding": "br"}), FAILED, "ipwhois"
+    ),
     "10 MB body in chunks": Fault(
         sending(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *[b"10000\r\n" + b" " * 65536 + b"\r\n"] * 160
@@ -175,6 +181,7 @@ FAULTS: dict[str, Fault] = {
     "latitude Infinity": Fault(holding("latitude", b"-Infinity"), FAILED, "ipwhois"),
     "latitude 1e999": Fault(holding("latitude", b"1e999"), FAILED, "ipwhois"),
     "latitude NaN as a string": Fault(holding("latitude", b'"NaN"'), FAILED, "ipwhois"),
+    "NaN where it does not matter": Fault(holding("city", b"NaN"), FAILED, "ipwhois"),
     "latitude of 400 digits": Fault(holding("latitude", b"9" * 400), FAILED, "ipwhois"),
     "latitude of 9,000 digits": Fault(holding("latitude", b"9" * 9000), FAILED, "ipwhois"),
     "a lone surrogate": Fault(holding("city", rb'"\ud800"'), FAILED, "ipwhois"),
@@ -511,6 +518,20 @@ async def test_only_a_connection_that_broke_before_an_answer_is_tried_again(
     assert len(faulty.requests) == requests
 
 
+async def test_requests_for_different_addresses_are_under_way_together(running: Running, upstream: Upstreams) -> None:
+    both = threading.Barrier(2, timeout=BUDGET)
+
+    def together(connection: socket.socket, request: Request) -> None:
+        both.wait()
+        ipwhois(connection, request)
+
+    slow = upstream(together)
+    async with running(sources="ipwhois", timeout=BUDGET, ipwhois_url=slow.url) as service:
+        found = await asyncio.gather(service.get("/?ip=8.8.8.8"), service.get("/?ip=8.8.4.4"))
+        assert [response.json()["ip"] for response in found] == ["8.8.8.8", "8.8.4.4"]
+        assert await closed(slow)
+
+
 async def test_cookies_are_not_kept(running: Running, upstream: Upstreams) -> None:
     baking = upstream(answering(ipwhois_answer("8.8.8.8"), headers={"Set-Cookie": "id=1; Path=/"}))
     async with running(sources="ipwhois", timeout=BUDGET, cache_ttl=0, ipwhois_url=baking.url) as service:
@@ -528,7 +549,6 @@ async def test_an_upstream_is_not_told_who_asks(running: Running, upstream: Upst
     assert headers == {
         "accept": "application/json",
         "accept-encoding": "identity",
-        "connection": "keep-alive",
         "user-agent": "geoip",
     }
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import redis
 
-from app.store import Store
+from app.store import Known, Store
 from tests.conftest import free_port
 from tests.upstream import Behaviour, Upstream, answering, http_answer, ipwhois, silent
 
@@ -227,3 +227,42 @@ async def test_with_the_cache_off_nothing_is_shared(replica: Client, upstream: U
         assert response.headers["Cache-Status"] == "geoip; fwd=uri-miss"
     assert len(source.requests) == 2
     assert store.keys() == []
+
+
+async def test_a_moment_without_a_processor_loses_no_answer(store: redis.Redis) -> None:
+    shared = Store(f"redis://127.0.0.1:{store.connection_pool.connection_kwargs['port']}/0", patience=0.2)
+    await shared.put("8.8.8.8", Known(None, "nobody knows it", 60))
+    asking = asyncio.ensure_future(shared.get("8.8.8.8", []))
+    for _ in range(10):
+        await asyncio.sleep(0)  # it is sent
+    time.sleep(0.5)  # noqa: ASYNC251 (that is the point)
+    known, _ = await asking
+    await shared.aclose()
+    assert known
+    assert known.unknown == "nobody knows it"
+
+
+async def test_one_command_alone_asks_whether_the_store_is_back(
+    upstream: Upstreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.store.AWAY", 0.2)
+    stalled = upstream(silent)
+    shared = Store(stalled.url.replace("http:", "redis:"))
+    for _ in range(2):
+        await shared.get("8.8.8.8", [])
+    await asyncio.sleep(0.3)
+    before = stalled.accepted
+    await asyncio.gather(*(shared.get(f"8.8.8.{number}", []) for number in range(20)))
+    await shared.aclose()
+    assert stalled.accepted == before + 1
+
+
+async def test_it_is_connected_to_the_store_before_the_first_request(
+    running: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]], upstream: Upstreams
+) -> None:
+    stalled = upstream(silent)
+    started = time.monotonic()
+    async with running(sources="ipwhois", cache_url=stalled.url.replace("http:", "redis:")):
+        assert stalled.accepted == 1
+        # One that says nothing does not hold up the start for long.
+        assert time.monotonic() - started < 5

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+from datetime import datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -66,12 +67,9 @@ def test_a_frozen_image_has_one_program_and_the_loader_of_libc(image: str) -> No
     if image not in FROZEN:
         return
     programs = {path for path, member in files(image).items() if member.mode & 0o111}
-    others = {
-        path
-        for path in programs
-        if not re.fullmatch(r"(usr/)?lib(64)?/([\w-]+/)?(ld-[\w.-]+|lib\w+.*[.]so[.\d]*)", path)
-    }
-    assert others == {"app/geoip"}
+    libc = r"(usr/)?lib(64)?/([\w-]+/)?(ld-[\w.-]+|lib\w+.*[.]so[.\d]*)"
+    programs -= {"etc/update-motd.d/10-uname"}  # distroless: a script, without the shell to run it
+    assert {path for path in programs if not re.fullmatch(libc, path)} == {"app/geoip"}
     assert not {path for path, member in files(image).items() if member.mode & 0o6000}
 
 
@@ -104,12 +102,11 @@ def test_stays_within_its_budget(image: str) -> None:
 
 
 def test_a_scanner_sees_the_locked_packages_and_no_others(image: str) -> None:
-    lock = (ROOT / "requirements/app.txt").read_text()
-    locked = set(re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE))
+    lock = re.findall(r"^([a-z0-9-]+)==(\S+) (;?)", (ROOT / "requirements/app.txt").read_text(), re.MULTILINE)
     tools = {"pip", "setuptools", "wheel"}  # of the base images
-    assert {
-        (name, version) for kind, name, version in packages(image) if kind == "python" and name not in tools
-    } == locked
+    seen = {(name, version) for kind, name, version in packages(image) if kind == "python" and name not in tools}
+    assert seen >= {(name, version) for name, version, marker in lock if not marker}
+    assert seen <= {(name, version) for name, version, _ in lock}
 
 
 def test_a_scanner_sees_python_openssl_and_libc(image: str) -> None:
@@ -122,8 +119,8 @@ def test_a_scanner_sees_python_openssl_and_libc(image: str) -> None:
 def test_two_builds_give_the_same_bytes(image: str) -> None:
     name, _, stage = image.partition("-")
     labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", f"geoip:{image}"))
-    created = docker("image", "inspect", "--format", "{{.Created.Unix}}", f"geoip:{image}")
-    arguments = {"SOURCE_DATE_EPOCH": created}
+    created = datetime.fromisoformat(docker("image", "inspect", "--format", "{{.Created}}", f"geoip:{image}"))
+    arguments = {"SOURCE_DATE_EPOCH": str(int(created.timestamp()))}
     arguments |= {key.upper(): labels[f"org.opencontainers.image.{key}"] for key in ("version", "revision", "source")}
     again = f"geoip-again:{image}"
     docker(

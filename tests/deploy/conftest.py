@@ -1,0 +1,153 @@
+"""Fixtures of the tests that run the service as its users do: Docker Compose, and servers of Debian's packages."""
+
+import ctypes
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.conftest import ROOT, free_port
+from tests.upstream import Request, Upstream, http_answer, ipwhois
+
+DEPLOY = ROOT / "deploy"
+UID = 65532
+Result = TypeVar("Result")
+
+
+def ipify_or_ipwhois(connection: socket.socket, request: Request) -> None:
+    """Answer as geo.ipify.org does about 1.1.1.1, where that is who is asked, else as ipwho.is."""
+    if not request.target.startswith("/api/v2/"):
+        return ipwhois(connection, request)
+    location = {"country": "AU", "region": "Queensland", "city": "South Brisbane", "lat": -27.4748, "lng": 153.017}
+    return connection.sendall(http_answer({"ip": "1.1.1.1", "location": location, "isp": "Cloudflare, Inc."}))
+
+
+def docker(*arguments: str, timeout: float = 120, both: bool = False) -> str:
+    """What a docker command prints (to stderr too, if `both`); AssertionError, with what it said, where it fails."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout}{done.stderr}"
+    return (done.stdout + done.stderr * both).strip()
+
+
+def image_is_here(name: str) -> bool:
+    return subprocess.run(["docker", "image", "inspect", name], capture_output=True, timeout=60).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """The image that is deployed."""
+    name = os.environ.get("GEOIP_IMAGE", "geoip:scratch")
+    if not image_is_here(name):
+        pytest.fail(f"there is no image {name}: make image-scratch")
+    return name
+
+
+@pytest.fixture(scope="session")
+def images(image: str) -> dict[str, str]:
+    """Names for the variables of compose.yaml: the images that it means, or stand-ins where they cannot be had."""
+    names = {"GEOIP_IMAGE": image}
+    for server, published in (("nginx", "nginx:stable-alpine"), ("valkey", "valkey/valkey:8-alpine")):
+        assert f"-{published}}}" in (DEPLOY / "compose.yaml").read_text()
+        name = published
+        if not image_is_here(name):
+            pulled = subprocess.run(["docker", "pull", "--quiet", name], capture_output=True, timeout=180)
+            if pulled.returncode:
+                name = f"geoip-stand-in:{server}"
+                recipe = str(ROOT / "tests/deploy/stand-ins.Dockerfile")
+                docker("build", "--target", server, "--tag", name, "--file", recipe, str(DEPLOY), timeout=300)
+        names[f"{server.upper()}_IMAGE"] = name
+    return names
+
+
+@dataclass
+class Compose:
+    """deploy/compose.yaml, as a project of its own, with an upstream on this machine."""
+
+    environment: dict[str, str]
+    url: str
+    upstream: Upstream
+
+    def run(self, *arguments: str, **variables: str) -> str:
+        """What a command of Docker Compose prints."""
+        done = self.shell(f"docker compose {' '.join(arguments)}", **variables)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def shell(self, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as somebody in the directory of compose.yaml would."""
+        return subprocess.run(
+            ["bash", "-c", command],
+            cwd=DEPLOY,
+            env=self.environment | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=180,
+        )
+
+    def containers(self, service: str) -> list[str]:
+        return self.run("ps", "--quiet", service).split()
+
+
+@pytest.fixture(scope="module")
+def compose(images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
+    """Ready to be started; what was is taken down after the tests of a module."""
+    directory = tmp_path_factory.mktemp("compose")
+    host = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+    with Upstream(ipify_or_ipwhois, host=host) as upstream:
+        url = f"http://upstream:{upstream.url.rpartition(':')[2]}"
+        (directory / "upstream.yaml").write_text(f"""
+services:
+  geoip:
+    environment: {{ GEOIP_IPWHOIS_URL: "{url}", GEOIP_IPIFY_URL: "{url}" }}
+    extra_hosts: ["upstream:{host}"]
+""")
+        port = free_port()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GEOIP_")} | images
+        environment |= {
+            "COMPOSE_FILE": f"compose.yaml:{directory / 'upstream.yaml'}",
+            "COMPOSE_PROJECT_NAME": f"geoip-test-{port}",
+            "GEOIP_LISTEN": f"127.0.0.1:{port}",
+            # Beside one that may be running.
+            "GEOIP_SUBNET": "172.30.89.0/24",
+            "GEOIP_SUBNET_REST": "172.30.89.128/25",
+            "GEOIP_PROXY_ADDRESS": "172.30.89.10",
+        }
+        project = Compose(environment, f"http://127.0.0.1:{port}", upstream)
+        try:
+            yield project
+        finally:
+            project.run("down", "--volumes", "--timeout", "5")
+
+
+class Network:
+    """A network namespace with nothing but loopback, which has addresses of the internet too."""
+
+    def __init__(self, container: str) -> None:
+        pid = docker("inspect", "--format", "{{.State.Pid}}", container)
+        self._path = Path(f"/proc/{pid}/ns/net")
+
+    def inside(self, work: Callable[[], Result]) -> Result:
+        """Do something in there: the sockets it opens, the threads and the processes it starts are of that network."""
+        with ThreadPoolExecutor(1, initializer=self._enter) as thread:
+            return thread.submit(work).result()
+
+    def _enter(self) -> None:
+        with self._path.open("rb") as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0):
+                raise OSError(ctypes.get_errno(), "setns")
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait until it is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not after {seconds} s"
+        time.sleep(0.02)
