@@ -21,9 +21,9 @@ run: .venv/app.lock ## serve on http://localhost:8080
 	@$(BIN)/python -m app
 
 test: .venv/app.lock .venv/test.lock ## run the tests, and show what of app/ they reach (SLOW=1: the minute-long ones too)
-	@$(BIN)/pytest --cov --cov-report=term-missing:skip-covered $(if $(SLOW),,-m 'not slow')
+	@$(BIN)/pytest --numprocesses auto --cov --cov-report=term-missing:skip-covered $(if $(SLOW),,-m 'not slow')
 
-SCRIPTS = .ci/run tests/docs/newcomer tests/images/setup-browser
+SCRIPTS = .ci/run tests/deploy/setup tests/docs/newcomer tests/images/setup-browser
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -44,7 +44,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-ind
 	--custom-compile-command 'make lock' --python-version 3.11
 lock: .venv/lint.lock ## write requirements/*.txt anew from pyproject.toml (UPGRADE=--upgrade: the newest versions)
 	$(LOCK) $(UPGRADE) pyproject.toml -o $(OUT)/app.txt
-	for group in freeze test lint data images deploy; do \
+	for group in freeze test lint data images deploy bench; do \
 	  $(LOCK) $(UPGRADE) --group $$group -c $(OUT)/app.txt -o $(OUT)/$$group.txt || exit; done
 
 # Data
@@ -81,6 +81,7 @@ sbom-%: .venv/images.lock ## list the packages in one, as build/NAME.spdx.json
 	@mkdir -p build
 	$(BIN)/syft scan --quiet docker:geoip:$* --output spdx-json=build/$*.spdx.json
 test-images: .venv/images.lock .venv/app.lock ## test every image that is built
+	tests/images/setup-browser
 	$(BIN)/pytest tests/images
 .PHONY: images stop test-images
 
@@ -108,3 +109,8 @@ test-docs: images .venv/images.lock .venv/app.lock ## execute what the documents
 	$(BIN)/pytest --exitfirst tests/docs
 	tests/docs/newcomer
 .PHONY: figures test-docs
+
+# Benchmark
+bench: .venv/app.lock .venv/bench.lock ## measure it beside its peers (needs wrk; IMAGE=scratch: in a container; QUICK=1)
+	@$(BIN)/python bench/bench.py
+.PHONY: bench

@@ -31,7 +31,7 @@ FAILURES_RUNNING = 3
 
 FAILURE_PAUSE = 10
 
-MAX_UNDER_WAY = 24
+MAX_UNDER_WAY = 64
 """Requests under way at once, of a source: its patience, and the memory of as many connections, have an end."""
 
 logger = logging.getLogger("geoip")

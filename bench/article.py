@@ -1,11 +1,11 @@
-"""What the article shows, reduced to its way: a blocking client for each request in the threaded Flask server."""
+"""The article's way: a route of Flask, its development server, and a client of requests made for each request."""
 
 import sys
 
 import requests
 from flask import Flask, request
 
-upstream, port = sys.argv[1:]
+port, upstream = sys.argv[1:]
 app = Flask(__name__)
 
 

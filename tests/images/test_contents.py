@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+from datetime import datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -118,8 +119,8 @@ def test_a_scanner_sees_python_openssl_and_libc(image: str) -> None:
 def test_two_builds_give_the_same_bytes(image: str) -> None:
     name, _, stage = image.partition("-")
     labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", f"geoip:{image}"))
-    created = docker("image", "inspect", "--format", "{{.Created.Unix}}", f"geoip:{image}")
-    arguments = {"SOURCE_DATE_EPOCH": created}
+    created = datetime.fromisoformat(docker("image", "inspect", "--format", "{{.Created}}", f"geoip:{image}"))
+    arguments = {"SOURCE_DATE_EPOCH": str(int(created.timestamp()))}
     arguments |= {key.upper(): labels[f"org.opencontainers.image.{key}"] for key in ("version", "revision", "source")}
     again = f"geoip-again:{image}"
     docker(

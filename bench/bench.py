@@ -1,0 +1,341 @@
+"""What the service costs, beside what else there is: `make bench` (IMAGE=scratch: in a container; QUICK=1: rough).
+
+Every figure is from this run, on this machine. What is compared runs in turns, so that a busy moment meets all of it;
+medians count. All load goes to 127.0.0.1.
+"""
+
+import http.client
+import json
+import os
+import platform
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+IMAGE = os.environ.get("IMAGE")
+QUICK = bool(os.environ.get("QUICK"))
+ROUNDS, SECONDS = (3, 1) if QUICK else (5, 4)
+LIMIT = 60  # seconds that anything may take to start or to end
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk saw: requests a second, milliseconds, and what went wrong."""
+
+    rate: float
+    p50: float
+    p99: float
+    errors: int
+    timeouts: int
+
+
+def load(port: int, clients: int, *, addresses: int = 0, seconds: float = SECONDS) -> Load:
+    """Ask about as many addresses (0: one; -1: never one twice) from as many kept connections."""
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}", "--timeout", "10", "-s", str(HERE / "load.lua")]
+    command += [f"http://127.0.0.1:{port}", "--", str(random.randrange(2**31)), str(addresses)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT + seconds).stdout
+    seen = json.loads(output.splitlines()[-1])
+    return Load(seen["requests"] / seen["seconds"], seen["p50"], seen["p99"], seen["errors"], seen["timeouts"])
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def wait(port: int, path: str) -> http.client.HTTPResponse:
+    """The first answer of a server that starts."""
+    deadline = time.monotonic() + LIMIT
+    while True:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", path)
+            return connection.getresponse()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+
+
+@contextmanager
+def python(*arguments: str | Path, **variables: str) -> Iterator[None]:
+    """A Python program that is ended afterwards."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GEOIP_")} | variables
+    command = [sys.executable, *map(str, arguments)]
+    process = subprocess.Popen(
+        command, env=environment, cwd=HERE.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def variables(port: int, upstream: int) -> dict[str, str]:
+    """Settings of the service: everything by default, but for where it listens and whom it asks."""
+    return {
+        "PORT": str(port),
+        "GEOIP_BIND": "127.0.0.1",
+        "GEOIP_SOURCES": "ipwhois",
+        "GEOIP_IPWHOIS_URL": f"http://127.0.0.1:{upstream}",
+    }
+
+
+@contextmanager
+def container(image: str, settings: dict[str, str]) -> Iterator[str]:
+    """The service as a container on the machine's own network; its name."""
+    name = f"geoip-bench-{os.getpid()}-{settings['PORT']}"
+    options = ["--network=host", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+    options += [f"--env={key}={value}" for key, value in settings.items()]
+    docker("run", "--detach", "--rm", f"--name={name}", *options, f"geoip:{image}")
+    try:
+        yield name
+    finally:
+        docker("stop", name)
+
+
+def docker(*arguments: str) -> str:
+    """Output of a docker command."""
+    return subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, check=True, timeout=LIMIT
+    ).stdout.strip()
+
+
+class Bench:
+    """One run: what was measured, and where the servers are."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.figures: dict[str, dict[str, object]] = {}
+        self._stack = stack
+
+    def upstream(self, seconds: float) -> int:
+        """Start an upstream that answers after this time."""
+        port = free_port()
+        self._stack.enter_context(python(HERE / "upstream.py", str(port), str(seconds)))
+        wait(port, "/8.8.8.8")
+        return port
+
+    def service(self, upstream: int, **settings: str) -> int:
+        """Start the service."""
+        port = free_port()
+        given = variables(port, upstream) | settings
+        self._stack.enter_context(container(IMAGE, given) if IMAGE else python("-m", "app", **given))
+        wait(port, "/healthz")
+        return port
+
+    def program(self, name: str, *arguments: str) -> int:
+        """Start one of the programs beside this one."""
+        port = free_port()
+        self._stack.enter_context(python(HERE / name, str(port), *arguments))
+        wait(port, "/?ip=8.8.8.8")
+        return port
+
+    def note(self, row: str, name: str, values: list[float], **more: object) -> float:
+        """Keep a median with its spread, and say it."""
+        median = statistics.median(values)
+        self.figures.setdefault(row, {})[name] = {
+            "median": significant(median),
+            "least": significant(min(values)),
+            "most": significant(max(values)),
+        } | {key: significant(value) if isinstance(value, float) else value for key, value in more.items()}
+        print(f"  {row:8} {name:44} {median:10.5g}   {min(values):.5g} to {max(values):.5g}   {more or ''}", flush=True)
+        return median
+
+    def in_turns(self, row: str, measured: dict[str, Callable[[], Load]]) -> dict[str, float]:
+        """Requests a second of each, in turns."""
+        seen: dict[str, list[Load]] = {name: [] for name in measured}
+        for _ in range(ROUNDS):
+            for name, measure in measured.items():
+                seen[name].append(measure())
+        return {
+            name: self.note(
+                row,
+                f"{name}, requests/s",
+                [load.rate for load in loads],
+                p99_ms=max(load.p99 for load in loads),
+                errors=sum(load.errors for load in loads),
+                timeouts=sum(load.timeouts for load in loads),
+            )
+            for name, loads in seen.items()
+        }
+
+
+def significant(value: float) -> float:
+    """Four digits are more than such a measurement has."""
+    return float(f"{value:.4g}")
+
+
+def hits(bench: Bench, upstream: int) -> tuple[float, bool]:
+    """A hit, against a raw ASGI callable that answers the same bytes."""
+    service = bench.service(upstream)
+    wait(service, "/?ip=8.8.8.8").read()
+    answer = wait(service, "/?ip=8.8.8.8")
+    left_to_the_server = {"date"}
+    headers = {name: value for name, value in answer.getheaders() if name.lower() not in left_to_the_server}
+    assert headers["cache-status"].startswith("geoip; hit"), headers  # noqa: S101
+    with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
+        json.dump({"headers": headers, "body": answer.read().decode()}, file)
+    try:
+        peers = {peer: bench.program("peers.py", peer, file.name) for peer in ("raw", "starlette", "fastapi")}
+    finally:
+        Path(file.name).unlink()
+    ports = {"geoip": service, "a raw ASGI callable": peers["raw"]}
+    ports |= {"bare Starlette": peers["starlette"], "bare FastAPI": peers["fastapi"]}
+    rates = bench.in_turns("hit", {name: lambda port=port: load(port, 16) for name, port in ports.items()})
+    for clients in (1, 512) if QUICK else (1, 4, 16, 64, 256, 512):
+        seen = load(service, clients, seconds=2)
+        bench.note("clients", f"{clients} clients, hits/s", [seen.rate], p99_ms=seen.p99, errors=seen.errors)
+    ratio = rates["geoip"] / rates["a raw ASGI callable"]
+    return ratio, ratio >= 0.7
+
+
+def misses(bench: Bench, upstream: int) -> tuple[float, bool]:
+    """A miss, against the article's way."""
+    service = bench.service(upstream)
+    article = bench.program("article.py", f"http://127.0.0.1:{upstream}")
+    rates = bench.in_turns(
+        "miss",
+        {
+            "the upstream alone": lambda: load(upstream, 16, addresses=-1),
+            "geoip": lambda: load(service, 16, addresses=2**24),
+            "the article's way": lambda: load(article, 16, addresses=2**24),
+        },
+    )
+    for addresses in (10, 10_000) if QUICK else (10, 1_000, 10_000, 100_000, 1_000_000):
+        load(service, 16, addresses=addresses, seconds=1 if QUICK else 4)
+        seen = load(service, 16, addresses=addresses, seconds=2)
+        bench.note("spread", f"{addresses:,} addresses, requests/s", [seen.rate], p99_ms=seen.p99)
+    ratio = rates["geoip"] / rates["the article's way"]
+    return ratio, ratio >= 3
+
+
+def slow_misses(bench: Bench, upstream: int) -> tuple[float, bool]:
+    """Misses of many clients, upstream at 50 ms: the worst p99 in seconds."""
+    service = bench.service(upstream)
+    seen = [load(service, 128, addresses=2**24, seconds=2 if QUICK else 8) for _ in range(1 if QUICK else 3)]
+    wrong = sum(each.errors + each.timeouts for each in seen)
+    bench.note("misses", "128 clients, upstream at 50 ms, requests/s", [each.rate for each in seen], errors=wrong)
+    bench.note("misses", "128 clients, upstream at 50 ms, p99 in ms", [each.p99 for each in seen])
+    worst = max(each.p99 for each in seen) / 1000
+    return worst, wrong == 0 and worst < 1.5
+
+
+def start(bench: Bench, upstream: int) -> tuple[float, bool]:
+    """From the start of a process to its first answer, against the imports that it cannot do without."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _ in range(5 if QUICK else 11):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import fastapi, uvicorn"], check=True, timeout=LIMIT)
+        theirs.append((time.perf_counter() - started) * 1000)
+        port = free_port()
+        started = time.perf_counter()
+        with python("-m", "app", **variables(port, upstream)):
+            wait(port, "/healthz")
+            ours.append((time.perf_counter() - started) * 1000)
+    ratio = bench.note("start", "geoip, to the first answer, ms", ours) / bench.note(
+        "start", "import fastapi, uvicorn, ms", theirs
+    )
+    return ratio, ratio <= 1.1
+
+
+def memory(bench: Bench, upstream: int) -> tuple[float, bool]:
+    """MB of the scratch image, right after its start and after 10,000 addresses."""
+    port = free_port()
+    with container("scratch", variables(port, upstream)) as name:
+        wait(port, "/healthz")
+        time.sleep(1)
+        before = megabytes(name)
+        for number in range(10_000 // 100):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            for last in range(100):
+                connection.request("GET", f"/?ip=20.1.{number}.{last}")
+                assert connection.getresponse().read()  # noqa: S101
+            connection.close()
+        after = megabytes(name)
+    bench.note("memory", "geoip:scratch after its start, MB", [before])
+    bench.note("memory", "geoip:scratch after 10,000 addresses, MB", [after])
+    return after, before <= 40 and after <= 55
+
+
+def megabytes(name: str) -> float:
+    """What docker stats shows."""
+    used, unit = docker("stats", "--no-stream", "--format={{.MemUsage}}", name).split(" / ")[0], "MiB"
+    if not used.endswith(unit):
+        raise SystemExit(f"docker stats says {used}")
+    return float(used.removesuffix(unit)) * 1.048576
+
+
+def cpu() -> str:
+    """The processor's name."""
+    names = [line.split(": ")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    return names[0] if names else platform.processor()
+
+
+def main() -> int:
+    """Measure everything; 1 if something is not what it should be."""
+    if not shutil.which("wrk"):
+        print("wrk is missing: apt-get install wrk", file=sys.stderr)
+        return 2
+    has_image = bool(shutil.which("docker")) and bool(docker("images", "--quiet", f"geoip:{IMAGE or 'scratch'}"))
+    if IMAGE and not has_image:
+        print(f"there is no image geoip:{IMAGE}: make image-{IMAGE}", file=sys.stderr)
+        return 2
+    rows: dict[str, tuple[str, float, bool]] = {}
+    with ExitStack() as stack:
+        bench = Bench(stack)
+        fast, slow = bench.upstream(0), bench.upstream(0.05)
+        rows["hit"] = ("a hit, of a raw ASGI callable's rate (0.7)", *hits(bench, fast))
+        rows["miss"] = ("a miss, of the article's way's rate (3)", *misses(bench, fast))
+        rows["misses"] = ("128 clients, upstream at 50 ms: p99 in s, no error (1.5)", *slow_misses(bench, slow))
+        rows["start"] = ("start, of the imports' time (1.1)", *start(bench, fast))
+        if has_image:
+            rows["memory"] = ("memory of geoip:scratch in MB (55; 40 after its start)", *memory(bench, fast))
+    print()
+    for what, value, met in rows.values():
+        print(f"{'met   ' if met else 'MISSED'}  {value:8.3g}  {what}")
+    if not has_image:
+        print("not measured: memory, since there is no geoip:scratch (make image-scratch)")
+    busy = os.getloadavg()[1]
+    report = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(), "load": round(busy, 1)},
+        "server": f"geoip:{IMAGE}" if IMAGE else f"Python {platform.python_version()}",
+        "versions": {
+            n: version(n) for n in ("fastapi", "flask", "httptools", "httpx", "requests", "starlette", "uvicorn")
+        },
+        "rounds": ROUNDS,
+        "seconds": SECONDS,
+        "verdicts": {row: {"what": w, "value": significant(v), "met": met} for row, (w, v, met) in rows.items()},
+        "figures": bench.figures,
+    }
+    path = HERE.parent / "build" / "bench-quick.json" if QUICK or IMAGE else HERE.parent / "docs" / "benchmark.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    print(
+        f"all of it is in {path.relative_to(HERE.parent)}; the machine's load was {busy:.1f} on {os.cpu_count()} cores"
+    )
+    return 0 if all(met for _, _, met in rows.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""What else answers the same bytes on the same server: `peers.py PORT PEER ANSWER`, a file with headers and body."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+port, peer, answer = sys.argv[1:]
+recorded = json.loads(Path(answer).read_text())
+body: bytes = recorded["body"].encode()
+headers: dict[str, str] = recorded["headers"]
+
+
+def raw() -> Any:  # noqa: ANN401 (an ASGI application)
+    """Nothing between the server and the bytes: the ceiling."""
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def app(_scope: object, _receive: object, send: Any) -> None:  # noqa: ANN401
+        await send({"type": "http.response.start", "status": 200, "headers": pairs})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+def starlette() -> object:
+    """A route and a response."""
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    async def locate(request: Request) -> Response:
+        request.query_params["ip"]
+        return Response(body, headers=headers)
+
+    return Starlette(routes=[Route("/", locate)])
+
+
+def fastapi() -> object:
+    """A route that returns a dictionary, as most do."""
+    from fastapi import FastAPI
+
+    app = FastAPI()
+    fields = json.loads(body)
+
+    @app.get("/")
+    async def locate(ip: str) -> dict[str, Any]:
+        return fields | {"ip": ip}
+
+    return app
+
+
+config = uvicorn.Config(
+    {"raw": raw, "starlette": starlette, "fastapi": fastapi}[peer](),
+    port=int(port),
+    http="httptools",
+    loop="asyncio",
+    ws="none",
+    lifespan="off",
+    log_config=None,
+    log_level="warning",
+    access_log=False,
+    proxy_headers=False,
+    server_header=False,
+)
+uvicorn.Server(config).run()
