@@ -43,7 +43,7 @@ def fastapi() -> object:
     from fastapi import FastAPI
 
     app = FastAPI()
-    fields = json.loads(body)
+    fields: dict[str, Any] = json.loads(body)
 
     @app.get("/")
     async def locate(ip: str) -> dict[str, Any]:
