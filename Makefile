@@ -91,6 +91,7 @@ compare: .venv/images.lock ## measure all images that are built, and print the t
 	@$(COMPARE) $(IMAGES)
 compare-docs: .venv/images.lock ## the same, and write docs/comparison.md, .svg and .json
 	@$(COMPARE) --docs docs $(IMAGES)
+	@$(MAKE) --no-print-directory figures
 scan-%: .venv/images.lock ## list the vulnerabilities of one, by the scanner that is there
 	@$(BIN)/python docker/compare --scan $*
 .PHONY: compare compare-docs

@@ -65,6 +65,8 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if store:
+            await store.open()
         yield
         await lookup.aclose()
         await client.aclose()

@@ -19,6 +19,9 @@ from app.sources import Answer
 PATIENCE = 0.05
 """Seconds that the store has for an answer."""
 
+OPENING = 1
+"""Seconds that the start waits for it: a first command that had to connect as well would be late."""
+
 STEPS = 10
 """Steps of the event loop that an answer may take from its arrival until it is read."""
 
@@ -114,6 +117,12 @@ class Store:
         """Tell the other replicas that a source refuses."""
         stored = _StoredRest(code=problem.code, detail=problem.detail, until=time.time() + seconds)
         await self._set(f"rest:{source}", stored, seconds)
+
+    async def open(self) -> None:
+        """Connect, if it is there."""
+        with contextlib.suppress(*self._errors):
+            async with asyncio.timeout(OPENING):
+                await self._redis.exists("geoip:")
 
     async def aclose(self) -> None:
         """Close the connections."""

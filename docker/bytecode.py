@@ -4,8 +4,9 @@
 
 A container's root is read-only, so that bytecode which is not in the image is made anew at every start: 1.5 s of it.
 ROOT holds what is added to the base image: the app in /srv, its dependencies where pip puts them, and afterwards their
-bytecode and that of the part of the standard library they import. What is imported is seen by running the service and
-asking it something. The bytecode is never compared with its source, which does not change in an image either.
+bytecode and that of the part of the standard library they import. In a ROOT of its own a package's bytecode takes the
+place of its source: a traceback names its files and lines all the same. What is imported is seen by running the service
+and asking it something. The bytecode is never compared with its source, which does not change in an image either.
 """
 
 import os
@@ -59,7 +60,8 @@ def main() -> None:
     root = Path(sys.argv[1])
     for source in sorted(imported(root)):
         installed = Path("/", source.relative_to(root)) if source.is_relative_to(root) else source
-        cached = root / cache_from_source(str(installed))[1:]
+        instead = root != Path("/") and "site-packages" in source.parts
+        cached = source.with_suffix(".pyc") if instead else root / cache_from_source(str(installed))[1:]
         py_compile.compile(
             str(source),
             str(cached),
@@ -69,6 +71,8 @@ def main() -> None:
             optimize=0 if installed.is_relative_to("/srv") else 2,
             invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
         )
+        if instead:
+            source.unlink()
 
 
 main()

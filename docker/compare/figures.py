@@ -32,6 +32,7 @@ FIGURE = re.compile(r"(?P<begin><!-- figure: (?P<images>[^,]+), (?P<column>[^>]+
 TABLE = re.compile(
     r"(?P<begin><!-- comparison: (?P<columns>[^>]+) -->\n)(.*?\n)??(?P<end><!-- /comparison -->)", re.DOTALL
 )
+MARKER = re.compile(r"<!-- (figure|comparison)\b.*")
 T = TypeVar("T")
 COLUMNS = {column.title: column for _, columns in report.TABLES for column in columns}
 # The attributes behind the columns that can be divided.
@@ -70,6 +71,9 @@ def render(text: str, measured: Comparison) -> str:
         body = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
         return f"{match['begin']}{body}{match['end']}"
 
+    for found in MARKER.finditer(text):
+        if not (FIGURE.match(text, found.start()) or TABLE.match(text, found.start())):
+            raise ValueError(f"this marker cannot be read: {found[0]}")
     return TABLE.sub(table, FIGURE.sub(figure, text))
 
 

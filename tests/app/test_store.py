@@ -255,3 +255,14 @@ async def test_one_command_alone_asks_whether_the_store_is_back(
     await asyncio.gather(*(shared.get(f"8.8.8.{number}", []) for number in range(20)))
     await shared.aclose()
     assert stalled.accepted == before + 1
+
+
+async def test_it_is_connected_to_the_store_before_the_first_request(
+    running: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]], upstream: Upstreams
+) -> None:
+    stalled = upstream(silent)
+    started = time.monotonic()
+    async with running(sources="ipwhois", cache_url=stalled.url.replace("http:", "redis:")):
+        assert stalled.accepted == 1
+        # One that says nothing does not hold up the start for long.
+        assert time.monotonic() - started < 5

@@ -82,6 +82,8 @@ def test_a_figure_is_written_after_its_marker(comparison: Path, before: str, aft
         ("A <!-- figure: one, weight --><!-- / -->", "there is no 'weight': unpacked"),
         ("A <!-- figure: two / one, executables --><!-- / -->", "executables of two or one was not measured, or is 0"),
         ("A <!-- figure: one, files --><!-- / -->", "files of one was not measured"),
+        ("A <!-- figure: one -->1<!-- / -->", "this marker cannot be read: <!-- figure: one -->1<!-- / -->"),
+        ("<!-- comparison -->\n<!-- /comparison -->", "this marker cannot be read: <!-- comparison -->"),
         ("A\n<!-- figure: one, unpacked --><!-- / -->", "a line begins with <!-- figure: one, unpacked -->"),
     ],
 )
