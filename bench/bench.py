@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 IMAGE = os.environ.get("IMAGE")
 QUICK = bool(os.environ.get("QUICK"))
 ROUNDS, SECONDS = (3, 1) if QUICK else (5, 4)
+RAW = "a raw ASGI callable"
 LIMIT = 60  # seconds that anything may take to start or to end
 
 
@@ -212,16 +213,23 @@ def hits(bench: Bench, upstream: int) -> tuple[float, bool]:
     with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
         json.dump({"headers": headers, "body": answer.read().decode()}, file)
     try:
-        peers = {peer: bench.program("peers.py", peer, file.name) for peer in ("raw", "starlette", "fastapi")}
+        ports = {"geoip": service} | {
+            what: bench.program("peers.py", peer, file.name)
+            for what, peer in {
+                RAW: "raw",
+                f"{RAW} on uvloop": "raw-uvloop",
+                f"{RAW} on h11": "raw-h11",
+                "bare Starlette": "starlette",
+                "bare FastAPI": "fastapi",
+            }.items()
+        }
     finally:
         Path(file.name).unlink()
-    ports = {"geoip": service, "a raw ASGI callable": peers["raw"]}
-    ports |= {"bare Starlette": peers["starlette"], "bare FastAPI": peers["fastapi"]}
     rates = bench.in_turns("hit", ports, addresses=0)
     for clients in (1, 512) if QUICK else (1, 4, 16, 64, 256, 512):
         seen = load(service, clients, seconds=2)
         bench.note("clients", f"{clients} clients, hits/s", [seen.rate], p99_ms=seen.p99, errors=seen.errors)
-    ratio = rates["geoip"] / rates["a raw ASGI callable"]
+    ratio = rates["geoip"] / rates[RAW]
     return ratio, ratio >= 0.7
 
 
