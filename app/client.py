@@ -1,5 +1,6 @@
 """The one HTTP client of the process: pooled, and suspicious of what it is sent."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -42,10 +43,14 @@ class Client:
         self._idle: dict[tuple[str, str], list[httpx.AsyncHTTPTransport]] = {}
         self._ssl: ssl.SSLContext | None = None
 
+    def open(self) -> None:
+        """Import httpx and read the CA bundle: a start needs neither, and it is in nobody's budget of time."""
+        with contextlib.suppress(OSError):  # a request says so
+            self._context()
+
     async def get(self, url: str, params: Mapping[str, str], headers: Mapping[str, str]) -> Response:
         """Answer of a URL, whatever its status; ClientError where there is none. The caller bounds time and number."""
-        # Imported here, since it takes a fifth of a start that needs none of it.
-        import httpx
+        import httpx  # here, as is said of open
 
         try:
             request = httpx.Request("GET", url, params=params or None, headers={**_HEADERS, **headers})
@@ -93,13 +98,19 @@ class Client:
 
         from app.transport import Connection
 
-        if self._ssl is None:
-            self._ssl = httpx.create_ssl_context()  # one for all: to read the CA bundle takes some 30 ms
+        context = self._context()
         proxies = getproxies()
         proxy = None if proxy_bypass(url.host) else proxies.get(url.scheme) or proxies.get("all")
         if proxy is None:
-            return Connection(url, self._ssl)
-        return httpx.AsyncHTTPTransport(verify=self._ssl, proxy=proxy if "://" in proxy else f"http://{proxy}")
+            return Connection(url, context)
+        return httpx.AsyncHTTPTransport(verify=context, proxy=proxy if "://" in proxy else f"http://{proxy}")
+
+    def _context(self) -> "ssl.SSLContext":
+        import httpx
+
+        if self._ssl is None:
+            self._ssl = httpx.create_ssl_context()  # one for all: to read the CA bundle takes some 30 ms
+        return self._ssl
 
 
 async def _read(response: "httpx.Response") -> bytes:

@@ -174,6 +174,8 @@ class Lookup:
 
     async def _ask_in_turn(self, address: IPAddress | None) -> Answer:
         """The first answer of a source; else the first failure, or UnknownAddress if none failed."""
+        for turn in self._turns:
+            turn.source.open()
         deadline = self._clock() + self._timeout
         problems: list[tuple[str, Problem]] = []
         for position, turn in enumerate(self._turns):

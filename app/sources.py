@@ -151,6 +151,9 @@ class Source(ABC):
 
     name: ClassVar[str]
 
+    def open(self) -> None:  # noqa: B027 (a file needs nothing of it)
+        """Do what the first request needs and a start does not; to call it again costs nothing."""
+
     @abstractmethod
     async def ask(self, address: IPAddress | None) -> Reply:
         """Ask about an address, or about the service's own (None); a Problem where there is no answer."""
@@ -174,6 +177,9 @@ class HttpSource(Source):
     @abstractmethod
     def read(self, body: dict[str, Any]) -> dict[str, object]:
         """Fields of an Answer, as the JSON has them; a Problem for the error that it may be instead."""
+
+    def open(self) -> None:
+        self._client.open()
 
     async def ask(self, address: IPAddress | None) -> Reply:
         path, params, headers = self.request(address)
