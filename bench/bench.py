@@ -27,7 +27,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 IMAGE = os.environ.get("IMAGE")
 QUICK = bool(os.environ.get("QUICK"))
-ROUNDS, SECONDS = (3, 1) if QUICK else (5, 4)
+ROUNDS, SECONDS = (2, 1) if QUICK else (5, 4)
 RAW = "a raw ASGI callable"
 LIMIT = 60  # seconds that anything may take to start or to end
 
