@@ -1,6 +1,6 @@
--- wrk's requests and report. Arguments: a seed, and how many addresses (0: always 8.8.8.8; -1: in order, each once).
-local count, next_address = 0, 0
+-- wrk's requests and report. Arguments: a seed, and how many addresses (0: always 8.8.8.8).
 
+local count = 0
 local function address(number)
   return string.format("/?ip=%d.%d.%d.%d", 20 + math.floor(number / 16777216), math.floor(number / 65536) % 256,
     math.floor(number / 256) % 256, number % 256)
@@ -14,8 +14,6 @@ end
 function request()
   if count == 0 then return wrk.format("GET", "/?ip=8.8.8.8") end
   if count > 0 then return wrk.format("GET", address(math.random(0, count - 1))) end
-  next_address = next_address + 1
-  return wrk.format("GET", address(next_address))
 end
 
 function done(summary, latency)

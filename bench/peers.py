@@ -1,4 +1,7 @@
-"""What else answers the same bytes on the same server: `peers.py PORT PEER ANSWER`, a file with headers and body."""
+"""What else answers the same bytes: `peers.py PORT PEER ANSWER`, a file with headers and body.
+
+A peer runs on the same server as the service, with httptools and asyncio, if its name does not end in -h11 or -uvloop.
+"""
 
 import json
 import sys
@@ -8,6 +11,7 @@ from typing import Any
 import uvicorn
 
 port, peer, answer = sys.argv[1:]
+peer, _, other = peer.partition("-")
 recorded = json.loads(Path(answer).read_text())
 body: bytes = recorded["body"].encode()
 headers: dict[str, str] = recorded["headers"]
@@ -43,7 +47,7 @@ def fastapi() -> object:
     from fastapi import FastAPI
 
     app = FastAPI()
-    fields = json.loads(body)
+    fields: dict[str, Any] = json.loads(body)
 
     @app.get("/")
     async def locate(ip: str) -> dict[str, Any]:
@@ -55,8 +59,8 @@ def fastapi() -> object:
 config = uvicorn.Config(
     {"raw": raw, "starlette": starlette, "fastapi": fastapi}[peer](),
     port=int(port),
-    http="httptools",
-    loop="asyncio",
+    http="h11" if other == "h11" else "httptools",
+    loop="uvloop" if other == "uvloop" else "asyncio",
     ws="none",
     lifespan="off",
     log_config=None,

@@ -26,7 +26,7 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         *heads, self._received = (self._received + data).split(b"\r\n\r\n")
         for head in heads:
-            body = BODY % head[5 : head.index(b" ", 5)]
+            body = BODY % head[5 : head.index(b" ", 5)].removeprefix(b"?ip=")
             answer = (
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
             )

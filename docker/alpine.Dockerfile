@@ -25,7 +25,7 @@ RUN --mount=type=bind,source=docker/bytecode.py,target=/tmp/bytecode.py --mount=
     touch -d "@$(($(date +%s) - 1))" /tmp/start && \
     chmod -R u=rwX,go=rX . && \
     python /tmp/bytecode.py / && \
-    find /srv /usr -xdev \( -newer /tmp/start -o -path '/srv/*' \) -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
+    find /srv /usr -xdev \( -newer /tmp/start -o -path '/srv*' \) -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
 
 USER 65532:65532
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt

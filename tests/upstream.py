@@ -52,6 +52,13 @@ class Upstream:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
+    def wait(self) -> None:
+        """Return when somebody has asked."""
+        deadline = time.monotonic() + 10
+        while not self.requests:
+            assert time.monotonic() < deadline, "nobody asks"
+            time.sleep(0.01)
+
     def _accept(self) -> None:
         while not self._closing.is_set():
             try:

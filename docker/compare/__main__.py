@@ -232,13 +232,16 @@ def _build(
 ) -> None:
     try:
         with building.built(engine, row.name, command, run) as build:
-            row.current = archive.digests(image) == build.before
             row.cold_build, row.rebuild = round(build.cold, 2), round(build.rebuild, 2)
+            with archive.saved(build.before) as path:
+                before = archive.read_layers(build.before, path, layers)
             with archive.saved(build.changed) as path:
-                changed = zip(
-                    archive.digests(build.changed), archive.read_layers(build.changed, path, layers), strict=True
-                )
-            row.second_pull = sum(layer.compressed for digest, layer in changed if digest not in build.before)
+                after = archive.read_layers(build.changed, path, layers)
+            unchanged = {*archive.digests(build.before)}
+            changed = zip(archive.digests(build.changed), after, strict=True)
+            row.second_pull = sum(layer.compressed for digest, layer in changed if digest not in unchanged)
+            now = [layers[digest].content for digest in archive.digests(image)]
+            row.current = now == [layer.content for layer in before]
     except (building.BuildError, DockerException) as error:
         row.problems.append(f"build failed: {error}")
 

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import IO, NamedTuple, cast
@@ -37,6 +38,8 @@ class Layer:
     compressed: int
     """Bytes that a registry holds."""
     files: tuple[File, ...]
+    content: str
+    """SHA-256 of names, modes and contents. Times are left out: a build step touches the folders it mounts in."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ def _layer(blob: IO[bytes]) -> Layer:
     blob.seek(0)
     source = _Gzipped(blob)
     files = []
+    content = sha256()
     kinds = {tarfile.SYMTYPE: stat.S_IFLNK, tarfile.DIRTYPE: stat.S_IFDIR, tarfile.CHRTYPE: stat.S_IFCHR}
     with tarfile.open(fileobj=cast(IO[bytes], source), mode="r|gz" if packed else "r|") as archive:
         for member in archive:
@@ -144,8 +148,13 @@ def _layer(blob: IO[bytes]) -> Layer:
             size = len(member.linkname.encode()) if member.issym() else member.size
             # One spelling of a name: not ./etc, and no slash after a folder.
             path = str(PurePosixPath("/", member.name))
-            files.append(File(path, kind | stat.S_IMODE(member.mode), 0 if member.islnk() else size))
-    return Layer(blob.seek(0, 2) if packed else source.finish(), tuple(files))
+            file = File(path, kind | stat.S_IMODE(member.mode), 0 if member.islnk() else size)
+            files.append(file)
+            content.update(repr((file, member.linkname)).encode())
+            if member.isreg() and (data := archive.extractfile(member)):
+                while chunk := data.read(1 << 20):
+                    content.update(chunk)
+    return Layer(blob.seek(0, 2) if packed else source.finish(), tuple(files), content.hexdigest())
 
 
 class _Gzipped:

@@ -32,10 +32,8 @@ class Build:
     """Seconds without any layer of before. Base images, and what pip downloaded, are there."""
     rebuild: float
     """Seconds after one line of app/ was changed."""
-    before: list[str]
-    """Digests of the layers."""
+    before: Image
     changed: Image
-    """The image after the change."""
 
 
 def dockerfile(name: str) -> Path:
@@ -44,7 +42,7 @@ def dockerfile(name: str) -> Path:
 
 @contextmanager
 def built(engine: docker.DockerClient, name: str, command: list[str], run: str) -> Iterator[Build]:
-    """Build the image from nothing, and again after a change; the changed one is there as long as it is needed."""
+    """Build the image from nothing, and again after a change; both are there as long as they are needed."""
     tag = f"geoip-compare:{name}-{run}"
     with TemporaryDirectory(prefix="geoip-compare-") as folder:
         context = Path(folder)
@@ -60,7 +58,7 @@ def built(engine: docker.DockerClient, name: str, command: list[str], run: str) 
                 raise BuildError(f"no line of {code.name} to change")
             code.write_text(source)
             rebuild = _build(command, name, context, tag, run)
-            yield Build(cold, rebuild, before.attrs["RootFS"]["Layers"], engine.images.get(tag))
+            yield Build(cold, rebuild, before, engine.images.get(tag))
         finally:
             with suppress(ImageNotFound):
                 remove_image(engine, engine.images.get(tag))

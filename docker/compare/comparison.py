@@ -44,7 +44,7 @@ class Row:
     cold_build: float | None = None
     rebuild: float | None = None
     current: bool | None = None
-    """Whether its Dockerfile and the code still give the same layers."""
+    """Whether its Dockerfile and the code still give the same files."""
     vulnerabilities: Vulnerabilities | None = None
     """None: not scanned."""
     problems: list[str] = field(default_factory=list)

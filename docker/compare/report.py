@@ -139,7 +139,7 @@ def notes(comparison: Comparison) -> Iterator[str]:
         if row.vulnerabilities and row.vulnerabilities.failure:
             yield f"{row.name}: {SCAN_FAILED}: {row.vulnerabilities.failure}"
         if row.current is False:
-            yield f"{row.name}: its Dockerfile or the code gives other layers by now: make image-{row.name}"
+            yield f"{row.name}: its Dockerfile or the code gives other files by now: make image-{row.name}"
     scanner = comparison.scanner
     if scanner:
         yield f"Vulnerabilities: {scanner.name} {scanner.version or ''}, {database(scanner.database)}"

@@ -2,7 +2,9 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,30 @@ def addresses(compose: Compose) -> set[str]:
     network = f"{compose.environment['COMPOSE_PROJECT_NAME']}_inside"
     form = f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}'
     return {docker("inspect", "--format", form, container) for container in compose.containers("geoip")}
+
+
+def test_a_replica_that_goes_away_fails_no_request(started: Compose) -> None:
+    gone = False
+
+    def ask_on() -> list[int]:
+        statuses = []
+        with httpx.Client(trust_env=False, timeout=15) as client:
+            while not gone:
+                statuses.append(client.get(f"{started.url}/?ip=8.8.4.4").status_code)
+        return statuses
+
+    with ThreadPoolExecutor(8) as threads:
+        asking = [threads.submit(ask_on) for _ in range(8)]
+        try:
+            for container in started.containers("geoip")[1:]:
+                time.sleep(1)
+                docker("stop", "--time", "10", container)
+                time.sleep(3)  # its name is resolved anew, and a connection to it may take as long
+        finally:
+            gone = True
+    statuses = [status for answers in asking for status in answers.result()]
+    assert len(statuses) > 100
+    assert set(statuses) == {200}
 
 
 def test_without_the_store_it_answers(started: Compose) -> None:

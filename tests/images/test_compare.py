@@ -203,7 +203,7 @@ def test_every_image_answers_as_nobody_and_the_frozen_ones_hold_no_programs(
 
 
 def layer(*files: tuple[str, int] | tuple[str, int, int]) -> Layer:
-    return Layer(0, tuple(File(path, mode, *(size or [1])) for path, mode, *size in files))
+    return Layer(0, tuple(File(path, mode, *(size or [1])) for path, mode, *size in files), "")
 
 
 def test_what_a_later_layer_removes_or_replaces_is_pulled_but_not_seen() -> None:
@@ -492,7 +492,7 @@ def test_an_image_that_is_older_than_the_code_is_told(small: str, tmp_path: Path
     fake(tmp_path, "build", f'exec docker build "$@" --file {tmp_path}/Dockerfile')
     result = compare("--starts", 0, "--repository", small, "--build", tmp_path / "build", "scratch")
     assert result.returncode == 0
-    assert "scratch: its Dockerfile or the code gives other layers by now: make image-scratch" in result.stdout
+    assert "scratch: its Dockerfile or the code gives other files by now: make image-scratch" in result.stdout
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"images": 1}'])

@@ -130,8 +130,7 @@ def test_a_request_under_way_is_answered_before_the_end(
     service = container(image, GEOIP_IPWHOIS_URL=slow.url)
     with ThreadPoolExecutor() as executor:
         answer = executor.submit(service.get, "/?ip=8.8.8.8")
-        while not slow.requests:
-            time.sleep(0.01)
+        slow.wait()
         seconds = service.terminate()
         assert answer.result().status_code == 200
     assert seconds < 2
