@@ -201,7 +201,7 @@ def test_an_international_host_name_is_looked_up(
 
 
 class SharedCache:
-    """As much of Valkey as the service needs, in RESP 3 (https://valkey.io/topics/protocol/)."""
+    """As much of Valkey as the service needs, in RESP 2 (https://valkey.io/topics/protocol/)."""
 
     def __init__(self) -> None:
         self.entries: dict[bytes, bytes] = {}
@@ -234,10 +234,10 @@ class SharedCache:
                 self.entries[key] = value
             case [b"MGET", *keys]:
                 values = [self.entries.get(key) for key in keys]
-                found = [b"_\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value) for value in values]
+                found = [b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value) for value in values]
                 return b"*%d\r\n%b" % (len(keys), b"".join(found))
-            case [b"HELLO", *_]:
-                return b"%1\r\n$5\r\nproto\r\n:3\r\n"
+            case [b"EXISTS", *_]:
+                return b":0\r\n"
         return b"+OK\r\n"
 
 
