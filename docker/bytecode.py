@@ -60,8 +60,8 @@ def main() -> None:
     root = Path(sys.argv[1])
     for source in sorted(imported(root)):
         installed = Path("/", source.relative_to(root)) if source.is_relative_to(root) else source
-        # Not of the base image's own packages, which are another layer's; nor of anyio, which reads its source to import
-        # by and by, and all at once without it.
+        # Not of the base image's own packages, which are another layer's; nor of anyio, which reads its source to
+        # import by and by, and imports all at once without it.
         ours = root != Path("/") and source.is_relative_to(root)
         instead = ours and "site-packages" in source.parts and "anyio" not in source.parts
         cached = source.with_suffix(".pyc") if instead else root / cache_from_source(str(installed))[1:]
