@@ -191,8 +191,19 @@ async def test_a_store_that_does_not_answer_is_done_without_and_complained_of_on
         for number in range(3):
             assert (await in_time(service.get(f"/?ip=8.8.8.{number}")))["isp"] == "Google LLC"
             await asyncio.sleep(0.5)
-    assert len([line for line in caplog.messages if "shared cache" in line]) <= 1
+    assert len([line for line in caplog.messages if "shared cache" in line]) == 1
     assert "sesame" not in caplog.text
+
+
+async def test_commands_that_fail_together_are_one_failure(
+    upstream: Upstreams, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(upstream(silent).url.replace("http://", "redis://"))
+    await asyncio.gather(*(store.get("8.8.8.8", []) for _ in range(5)))
+    assert caplog.messages == []
+    await store.get("8.8.8.8", [])
+    assert caplog.messages == ["the shared cache does not answer: going on without it (TimeoutError)"]
+    await store.aclose()
 
 
 async def test_a_store_that_is_gone_is_done_without(
