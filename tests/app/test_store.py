@@ -268,6 +268,16 @@ async def test_one_command_alone_asks_whether_the_store_is_back(
     assert stalled.accepted == before + 1
 
 
+async def test_commands_that_fail_together_are_one_failure(upstream: Upstreams) -> None:
+    stalled = upstream(silent)
+    shared = Store(stalled.url.replace("http:", "redis:"))
+    await asyncio.gather(*(shared.get(f"8.8.8.{number}", []) for number in range(5)))
+    before = stalled.accepted
+    await shared.get("9.9.9.9", [])
+    await shared.aclose()
+    assert stalled.accepted == before + 1
+
+
 async def test_it_is_connected_to_the_store_before_the_first_request(
     running: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]], upstream: Upstreams
 ) -> None:
