@@ -195,17 +195,6 @@ async def test_a_store_that_does_not_answer_is_done_without_and_complained_of_on
     assert "sesame" not in caplog.text
 
 
-async def test_commands_that_fail_together_are_one_failure(
-    upstream: Upstreams, caplog: pytest.LogCaptureFixture
-) -> None:
-    store = Store(upstream(silent).url.replace("http://", "redis://"))
-    await asyncio.gather(*(store.get("8.8.8.8", []) for _ in range(5)))
-    assert caplog.messages == []
-    await store.get("8.8.8.8", [])
-    assert caplog.messages == ["the shared cache does not answer: going on without it (TimeoutError)"]
-    await store.aclose()
-
-
 async def test_a_store_that_is_gone_is_done_without(
     client: Client, upstream: Upstreams, caplog: pytest.LogCaptureFixture
 ) -> None:
