@@ -38,9 +38,14 @@ def imported(root: Path) -> set[Path]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": f"{root / 'srv'}:{root / sysconfig.get_path('purelib')[1:]}",
     }
-    with TemporaryFile("w+") as log, subprocess.Popen(SERVICE, env=environment, stderr=log) as service:
+    # A log each: in one, the lines of two processes get mixed up.
+    with (
+        TemporaryFile("w+") as log,
+        TemporaryFile("w+") as other_log,
+        subprocess.Popen(SERVICE, env=environment, stderr=log) as service,
+    ):
         deadline = time.monotonic() + 120
-        while subprocess.run([*SERVICE, "healthcheck"], env=environment, stderr=log).returncode != 0:
+        while subprocess.run([*SERVICE, "healthcheck"], env=environment, stderr=other_log).returncode != 0:
             if time.monotonic() > deadline:
                 service.kill()
                 raise SystemExit("the service does not start")
@@ -53,7 +58,9 @@ def imported(root: Path) -> set[Path]:
         service.terminate()
         service.wait()
         log.seek(0)
-        return {Path(source) for source in re.findall("^# code object from '?(.+[.]py)'?$", log.read(), re.MULTILINE)}
+        other_log.seek(0)
+        lines = log.read() + other_log.read()
+        return {Path(source) for source in re.findall("^# code object from '?(.+[.]py)'?$", lines, re.MULTILINE)}
 
 
 def main() -> None:
