@@ -56,7 +56,7 @@ sample: .venv/data.lock ## make app/sample.mmdb, the small database in the app, 
 
 # Images
 IMAGES := buster-single buster alpine-single alpine distroless scratch
-# When what an image is made of last changed: the time of every file in it.
+# When what an image is made of last changed: the image's date of creation, so that the same source gives the same image.
 EPOCH = $(shell git log -1 --format=%ct -- .dockerignore LICENSE NOTICE app docker ':!docker/compare' requirements)
 BUILD = docker build --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --build-arg REVISION=$(shell git rev-parse HEAD) \
 	--build-arg VERSION=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py) \

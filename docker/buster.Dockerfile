@@ -9,25 +9,23 @@ FROM ${PYTHON} AS single
 WORKDIR /srv
 
 # Two builds are to give the same bytes: the order of sets is fixed, bytecode knows its source by hash and not by time,
-# and what a step wrote gets one time stamp. ARG, not ENV: the service itself runs with random hashes.
+# and what a step wrote, which is what the last hour changed, is dated 1970. Not by commit: the builder's cache does not
+# look at dates, and would bring back an older commit's. ARG, not ENV: the service itself runs with random hashes.
 ARG PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 
 # Dependencies before code: they change less often, so a code change builds anew from below this step alone.
 RUN --mount=type=bind,source=requirements,target=/tmp/requirements --mount=type=tmpfs,target=/tmp \
     --mount=type=cache,target=/root/.cache/pip \
-    touch -d "@$(($(date +%s) - 1))" /tmp/start && \
     SOURCE_DATE_EPOCH=0 pip install --require-hashes -r /tmp/requirements/app.txt && \
-    find /root /usr -xdev -newer /tmp/start -exec touch -h -d @0 {} +
+    find /root /usr -xdev -mmin -60 -exec touch -h -d @0 {} +
 
 # The base image has no bytecode of the standard library, and a read-only root no place for it: made here.
 COPY LICENSE NOTICE ./
 COPY app app
-ARG SOURCE_DATE_EPOCH=0
 RUN --mount=type=bind,source=docker/bytecode.py,target=/tmp/bytecode.py --mount=type=tmpfs,target=/tmp \
-    touch -d "@$(($(date +%s) - 1))" /tmp/start && \
     chmod -R u=rwX,go=rX . && \
     python /tmp/bytecode.py / && \
-    find /srv /usr -xdev \( -newer /tmp/start -o -path '/srv*' \) -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
+    find /srv /usr -xdev \( -mmin -60 -o -path '/srv*' \) -exec touch -h -d @0 {} +
 
 USER 65532:65532
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
@@ -67,10 +65,9 @@ RUN --mount=type=bind,source=requirements,target=requirements --mount=type=cache
 COPY LICENSE NOTICE /image/srv/
 COPY app /image/srv/app
 COPY docker/bytecode.py .
-ARG SOURCE_DATE_EPOCH=0
 RUN chmod -R u=rwX,go=rX /image && \
     python bytecode.py /image && \
-    find /image -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
+    find /image -exec touch -h -d @0 {} +
 
 FROM ${RUNTIME}
 COPY --link --from=build /image/ /

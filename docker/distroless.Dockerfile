@@ -22,9 +22,9 @@ RUN patchelf --set-rpath '$ORIGIN/_internal' /usr/local/lib/python3.*/site-packa
 
 # Columns in tracebacks point into source lines, which a frozen app has not: without them the bytecode is smaller.
 ENV PYTHONNODEBUGRANGES=1 PYINSTALLER_ZLIB_COMPRESSION_LEVEL=9
-# The order of sets fixed, and one time stamp for all files: the same source gives the same bytes.
+# The order of sets fixed, and all files dated 1970: the same source gives the same bytes. Not dated by commit: the
+# builder's cache does not look at dates, and would bring back an older commit's.
 ENV PYTHONHASHSEED=0
-ARG SOURCE_DATE_EPOCH=0
 COPY LICENSE NOTICE ./
 COPY requirements/app.txt requirements/
 COPY app app
@@ -32,7 +32,7 @@ COPY docker docker
 RUN pyinstaller --log-level ERROR --distpath /image --workpath work docker/geoip.spec && \
     python docker/record.py /image work/geoip/libraries.txt && \
     find /image/app/_internal -type f -exec chmod 644 {} + && \
-    find /image -exec touch -h -d "@${SOURCE_DATE_EPOCH}" {} +
+    find /image -exec touch -h -d @0 {} +
 
 FROM ${RUNTIME}
 COPY --link --from=build /image/ /
