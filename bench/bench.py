@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 IMAGE = os.environ.get("IMAGE")
@@ -228,7 +229,7 @@ def hits(bench: Bench, upstream: int) -> tuple[float, bool]:
     rates = bench.in_turns("hit", ports, addresses=0)
     for clients in (1, 512) if QUICK else (1, 4, 16, 64, 256, 512):
         seen = load(service, clients, seconds=2)
-        bench.note("clients", f"{clients} clients, hits/s", [seen.rate], p99_ms=seen.p99, errors=seen.errors)
+        bench.note("clients", f"{clients} at once, hits/s", [seen.rate], p99_ms=seen.p99, errors=seen.errors)
     ratio = rates["geoip"] / rates[RAW]
     return ratio, ratio >= 0.7
 
@@ -321,6 +322,40 @@ def cpu() -> str:
     return names[0] if names else platform.processor()
 
 
+def written(page: str, report: dict[str, Any]) -> str:
+    """The page with the tables of this run between its two markers."""
+    machine, figures = report["machine"], report["figures"]
+    lines = [
+        f"Measured on {report['date']} with {report['server']} on {machine['cores']} cores ({machine['cpu']}), at a"
+        f" load of {machine['load']}; medians of {report['rounds']} turns of {report['seconds']} s.",
+        "",
+        "| goal | measured | |",
+        "| --- | ---: | --- |",
+        *(
+            f"| {v['what']} | {v['value']:.3g} | {'met' if v['met'] else 'missed'} |"
+            for v in report["verdicts"].values()
+        ),
+        "",
+        "| 16 clients | requests/s | least to most | CPU µs | worst p99, ms |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in ("hit", "miss"):
+        for name, seen in sorted(figures[row].items(), key=lambda item: -item[1]["median"]):
+            spread = f"{seen['least']:.0f} to {seen['most']:.0f}"
+            name = name.removesuffix(", requests/s").replace("geoip", "**geoip**")
+            lines.append(
+                f"| {row}: {name} | {seen['median']:.0f} | {spread} | {seen['cpu_us']:.0f} | {seen['p99_ms']:.1f} |"
+            )
+    for row, what, rate in (("clients", "clients, one address", "hits/s"), ("spread", "16 clients", "requests/s")):
+        lines += ["", f"| {what} | {rate} | p99, ms |", "| --- | ---: | ---: |"]
+        for name, seen in figures[row].items():
+            lines.append(f"| {name.rpartition(', ')[0]} | {seen['median']:.0f} | {seen['p99_ms']:.1f} |")
+    tables = "\n".join(lines)
+    before, begin, rest = page.partition("<!-- benchmark -->\n")
+    _, end, after = rest.partition("<!-- /benchmark -->")
+    return f"{before}{begin}\n{tables}\n\n{end}{after}"
+
+
 def main() -> int:
     """Measure everything; 1 if something is not what it should be."""
     if not shutil.which("wrk"):
@@ -358,9 +393,12 @@ def main() -> int:
         "verdicts": {row: {"what": w, "value": significant(v), "met": met} for row, (w, v, met) in rows.items()},
         "figures": bench.figures,
     }
-    path = HERE.parent / "build" / "bench-quick.json" if QUICK or IMAGE else HERE.parent / "docs" / "benchmark.json"
+    path = HERE.parent / ("build" if QUICK or IMAGE else "docs") / "benchmark.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n")
+    if not (QUICK or IMAGE):
+        page = HERE.parent / "docs" / "performance.md"
+        page.write_text(written(page.read_text(), report))
     print(
         f"all of it is in {path.relative_to(HERE.parent)}; the machine's load was {busy:.1f} on {os.cpu_count()} cores"
     )

@@ -1,5 +1,6 @@
-"""Figures in the documents are those of docs/comparison.json, and stand where they are checked."""
+"""Figures in the documents are those that were measured, and stand where they are checked."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.bench import written
 from tests.conftest import ROOT
 
 DOCUMENTS = ["README.md", "docs/workshop.md"]
@@ -35,6 +37,11 @@ def comparison(tmp_path: Path) -> Path:
 def test_figures_are_those_of_the_comparison(document: str) -> None:
     checked = figures("docs/comparison.json", "--check", document)
     assert checked.returncode == 0, checked.stderr
+
+
+def test_figures_of_the_benchmark_are_those_of_its_last_run() -> None:
+    page = (ROOT / "docs/performance.md").read_text()
+    assert page == written(page, json.loads((ROOT / "docs/benchmark.json").read_text()))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
