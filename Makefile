@@ -60,15 +60,15 @@ IMAGES := buster-single buster alpine-single alpine distroless scratch
 EPOCH = $(shell git log -1 --format=%ct -- .dockerignore LICENSE NOTICE app docker ':!docker/compare' requirements)
 BUILD = docker build --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --build-arg REVISION=$(shell git rev-parse HEAD) \
 	--build-arg VERSION=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py) \
-	--build-arg SOURCE=$(shell git remote get-url origin 2>/dev/null)
+	--build-arg SOURCE=$(shell git remote get-url origin 2>/dev/null | sed 's,//[^/]*@,//,')
 # Settings from .env and from the environment; of the latter only the names are given, so no list of processes shows keys.
 SETTINGS = $(if $(wildcard .env),--env-file .env) $(addprefix --env ,$(filter GEOIP_%,$(.VARIABLES)))
 
 images: $(IMAGES:%=image-%) ## build all six images
-image-%: ## build one: buster-single, buster, alpine-single, alpine, distroless or scratch
-	$(BUILD) --tag geoip:$* --file docker/$*.Dockerfile .
 image-%-single:
 	$(BUILD) --target single --tag geoip:$*-single --file docker/$*.Dockerfile .
+image-%: ## build one: buster-single, buster, alpine-single, alpine, distroless or scratch
+	$(BUILD) --tag geoip:$* --file docker/$*.Dockerfile .
 run-%: stop ## run one in the background, on http://localhost:8080
 	@docker run --detach --name geoip --publish 8080:8080 --read-only --cap-drop=ALL \
 	  --security-opt=no-new-privileges $(SETTINGS) geoip:$* >/dev/null

@@ -6,23 +6,24 @@ ARG RUNTIME=python:3.11-slim-buster
 
 # One stage: the base image, what pip installs and the code, as it comes.
 FROM ${PYTHON} AS single
-WORKDIR /srv
 
 # Two builds are to give the same bytes: the order of sets is fixed, bytecode knows its source by hash and not by time,
 # and what a step wrote, which is what the last hour changed, is dated 1970. Not by commit: the builder's cache does not
 # look at dates, and would bring back an older commit's. ARG, not ENV: the service itself runs with random hashes.
 ARG PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 
-# Dependencies before code: they change less often, so a code change builds anew from below this step alone.
-RUN --mount=type=bind,source=requirements,target=/tmp/requirements --mount=type=tmpfs,target=/tmp \
-    --mount=type=cache,target=/root/.cache/pip \
-    SOURCE_DATE_EPOCH=0 pip install --require-hashes -r /tmp/requirements/app.txt && \
-    find /root /usr -xdev -mmin -60 -exec touch -h -d @0 {} +
+# Dependencies before code: they change less often, so a code change builds anew from below this step alone. No WORKDIR
+# above, which would date a folder by the commit; and mounts below /tmp, since others may leave a folder with a new date.
+RUN --mount=type=tmpfs,target=/tmp --mount=type=bind,source=requirements/app.txt,target=/tmp/app.txt \
+    --mount=type=cache,target=/tmp/pip \
+    SOURCE_DATE_EPOCH=0 pip install --cache-dir /tmp/pip --require-hashes -r /tmp/app.txt && \
+    find /usr -xdev -mmin -60 -exec touch -h -d @0 {} +
 
 # The base image has no bytecode of the standard library, and a read-only root no place for it: made here.
+WORKDIR /srv
 COPY LICENSE NOTICE ./
 COPY app app
-RUN --mount=type=bind,source=docker/bytecode.py,target=/tmp/bytecode.py --mount=type=tmpfs,target=/tmp \
+RUN --mount=type=tmpfs,target=/tmp --mount=type=bind,source=docker/bytecode.py,target=/tmp/bytecode.py \
     chmod -R u=rwX,go=rX . && \
     python /tmp/bytecode.py / && \
     find /srv /usr -xdev \( -mmin -60 -o -path '/srv*' \) -exec touch -h -d @0 {} +
@@ -46,15 +47,14 @@ LABEL org.opencontainers.image.title="geoip" \
 
 # Two stages: the first gathers in /image what the base image lacks, cleaned up; the second copies that in one layer.
 FROM ${PYTHON} AS build
-WORKDIR /build
 
 ARG PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 # Left out: command lines, types, build sources, symbols; certifi's CA bundle, since the base image has one; pydantic 1,
 # 1 MB that is imported where it is found and not missed where not; and what redis has for databases that are no cache.
 # The folder is named after the version of Python, which WORKDIR cannot find.
 # hadolint ignore=DL3003
-RUN --mount=type=bind,source=requirements,target=requirements --mount=type=cache,target=/root/.cache/pip \
-    pip install --require-hashes --no-compile --root /image -r requirements/app.txt && \
+RUN --mount=type=bind,source=requirements/app.txt,target=/tmp/app.txt --mount=type=cache,target=/root/.cache/pip \
+    pip install --require-hashes --no-compile --root /image -r /tmp/app.txt && \
     rm -r /image/usr/local/bin && \
     cd /image/usr/local/lib/python3.*/site-packages && \
     rm -r pydantic/v1 redis/multidb redis/asyncio/multidb redis/commands/bf redis/commands/json redis/commands/search \
@@ -64,9 +64,9 @@ RUN --mount=type=bind,source=requirements,target=requirements --mount=type=cache
 
 COPY LICENSE NOTICE /image/srv/
 COPY app /image/srv/app
-COPY docker/bytecode.py .
-RUN chmod -R u=rwX,go=rX /image && \
-    python bytecode.py /image && \
+RUN --mount=type=bind,source=docker/bytecode.py,target=/tmp/bytecode.py \
+    chmod -R u=rwX,go=rX /image && \
+    python /tmp/bytecode.py /image && \
     find /image -exec touch -h -d @0 {} +
 
 FROM ${RUNTIME}

@@ -5,16 +5,16 @@
 ARG PYTHON=python:3.13-alpine
 
 FROM ${PYTHON} AS build
-WORKDIR /build
 
 # PyInstaller reads and strips libraries with binutils. Not pinned: Alpine serves one version at a time, and nothing of
 # it enters the image.
 # hadolint ignore=DL3018
 RUN apk add --no-cache binutils
 
-# Dependencies before code: they change less often, so a code change builds anew from below this step alone.
-RUN --mount=type=bind,source=requirements,target=requirements --mount=type=cache,target=/root/.cache/pip \
-    pip install --require-hashes -r requirements/app.txt -r requirements/freeze.txt
+# Dependencies before code: they change less often, so a code change builds anew from below this step alone. No WORKDIR
+# above, which would date a folder by the commit.
+RUN --mount=type=bind,source=requirements,target=/tmp/requirements --mount=type=cache,target=/root/.cache/pip \
+    pip install --require-hashes -r /tmp/requirements/app.txt -r /tmp/requirements/freeze.txt
 
 # The stock bootloader needs zlib, which scratch does not have: let it look among the bundled libraries.
 # $ORIGIN is for the loader to expand, not for the shell.
@@ -30,13 +30,14 @@ RUN mkdir -p /image/lib /image/etc/ssl/certs && \
 
 # Columns in tracebacks point into source lines, which a frozen app has not: without them the bytecode is smaller.
 ENV PYTHONNODEBUGRANGES=1 PYINSTALLER_ZLIB_COMPRESSION_LEVEL=9
-# The order of sets fixed, and all files dated 1970: the same source gives the same bytes. Not dated by commit: the
-# builder's cache does not look at dates, and would bring back an older commit's.
+# The order of sets fixed, and all files dated 1970, so that the same source gives the same bytes. Not dated by commit:
+# the builder's cache does not look at dates, and would bring back an older commit's.
 ENV PYTHONHASHSEED=0
+WORKDIR /build
 COPY LICENSE NOTICE ./
 COPY requirements/app.txt requirements/
+COPY docker/geoip.spec docker/record.py docker/
 COPY app app
-COPY docker docker
 RUN pyinstaller --log-level ERROR --distpath /image --workpath work docker/geoip.spec && \
     python docker/record.py /image work/geoip/libraries.txt && \
     find /image/app/_internal -type f -exec chmod 644 {} + && \
