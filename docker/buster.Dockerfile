@@ -14,6 +14,8 @@ ARG PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 
 # Dependencies before code: they change less often, so a code change builds anew from below this step alone. No WORKDIR
 # above, which would date a folder by the commit; and mounts below /tmp, since others may leave a folder with a new date.
+# DL3042 knows a cache mount by its usual place alone.
+# hadolint ignore=DL3042
 RUN --mount=type=tmpfs,target=/tmp --mount=type=bind,source=requirements/app.txt,target=/tmp/app.txt \
     --mount=type=cache,target=/tmp/pip \
     SOURCE_DATE_EPOCH=0 pip install --cache-dir /tmp/pip --require-hashes -r /tmp/app.txt && \
