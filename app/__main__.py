@@ -46,15 +46,15 @@ def healthcheck(settings: Settings) -> int:
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, then answer what is under way."""
-    # Also before the server takes over: the first process of a container is not ended by a signal that nobody handles.
-    # And after it: uvicorn raises the signal again when all is answered. A name lookup that hangs would hold up any
-    # other end, since it is a thread that nobody can stop.
+    # Our handler is needed twice. Before uvicorn installs its own: the first process of a container is not ended by a
+    # signal that nobody handles. And when all is answered and uvicorn raises the signal again: a name lookup that hangs
+    # would hold up any other end, since it is a thread that nobody can stop.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     configure_logging(settings)
 
-    # To learn that no model here is one of Pydantic's first version, FastAPI would import all of that: an eighth of a
-    # start. Where it cannot, it knows.
+    # To learn that no model here is one of Pydantic's first version, FastAPI imports all of that: an eighth of a start.
+    # Where it cannot, it takes that for a no.
     sys.modules["pydantic.v1"] = None  # type: ignore[assignment]
     from app.api import create_app  # not before: a wrong setting is told at once, and healthcheck needs none of it
 

@@ -43,6 +43,13 @@ _HEADERS = {
     "Vary": "Accept",
     "X-Content-Type-Options": "nosniff",
 }
+_NOT_AN_ADDRESS = (
+    "ip is not an IPv4 or IPv6 address, such as 8.8.8.8 or 2001:4860:4860::8888: "
+    "no host names, no networks, no zone ids"
+)
+_RESERVED = "this address is reserved (private, multicast, documentation…): nobody is found at it"
+_BUG = "the service has a bug: its log says more"
+
 _PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -132,7 +139,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
 
 
 class Hits:
-    """`/?ip=ADDRESS` for an address in the cache, answered before the route is asked, byte for byte as it would.
+    """`/?ip=ADDRESS` for an address in the cache, answered before the route is asked, with the bytes it would send.
 
     Most requests are such hits, and the route takes several times as long over one. What is not seen at a glance to be
     one is the route's: it alone decides what is an address, and says what is wrong with one.
@@ -182,12 +189,9 @@ def asked_address(values: list[str]) -> IPAddress:
     try:
         address = parse_address(values[0])
     except ValueError:
-        raise InvalidAddress(
-            "ip is not an IPv4 or IPv6 address, such as 8.8.8.8 or 2001:4860:4860::8888: "
-            "no host names, no networks, no zone ids"
-        ) from None
+        raise InvalidAddress(_NOT_AN_ADDRESS) from None
     if not is_global(address):
-        raise ReservedAddress("this address is reserved (private, multicast, documentation…): nobody is found at it")
+        raise ReservedAddress(_RESERVED)
     return address
 
 
@@ -242,15 +246,15 @@ def _http_problem_response(request: Request, error: Exception) -> Response:
 
 
 def _bug_response(request: Request, _: Exception) -> Response:
-    return _problem_response(request, InternalError("the service has a bug: its log says more"))
+    return _problem_response(request, InternalError(_BUG))
 
 
 # What the schema says of problems: for each, how it looks.
 _EXAMPLES: tuple[Problem, ...] = (
-    InvalidAddress("ip is not an IPv4 or IPv6 address, such as 8.8.8.8 or 2001:4860:4860::8888"),
-    ReservedAddress("this address is reserved (private, multicast, documentation…): nobody is found at it"),
+    InvalidAddress(_NOT_AN_ADDRESS),
+    ReservedAddress(_RESERVED),
     UnknownAddress("ipwhois does not know this address"),
-    InternalError("the service has a bug: its log says more"),
+    InternalError(_BUG),
     UpstreamRefused("ipify refuses the service: its operator should look at GEOIP_IPIFY_KEY"),
     UpstreamFailed("ipwhois cannot be reached, or broke off"),
     QuotaExhausted("ipwhois takes no more requests for now", retry_after=60),

@@ -44,13 +44,13 @@ class Client:
         self._ssl: ssl.SSLContext | None = None
 
     def open(self) -> None:
-        """Import httpx and read the CA bundle: a start needs neither, and it is in nobody's budget of time."""
+        """Import httpx and read the CA bundle, before the first request's time is counted: a start needs neither."""
         with contextlib.suppress(OSError):  # a request says so
             self._context()
 
     async def get(self, url: str, params: Mapping[str, str], headers: Mapping[str, str]) -> Response:
         """Answer of a URL, whatever its status; ClientError where there is none. The caller bounds time and number."""
-        import httpx  # here, as is said of open
+        import httpx  # not at the top: a start does not need it
 
         try:
             request = httpx.Request("GET", url, params=params or None, headers={**_HEADERS, **headers})
@@ -59,8 +59,8 @@ class Client:
             try:
                 response = await transport.handle_async_request(request)
             except (httpx.ReadError, httpx.RemoteProtocolError) as error:
-                # The connection broke before there was an answer: a kept one that its server has closed, mostly.
-                # Bytes that are no HTTP are the same error, but an answer.
+                # The connection broke before the head of an answer was whole: a kept one that its server has closed,
+                # mostly. Bytes that are no HTTP are the same error, but an answer.
                 if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
                     raise
                 transport = self._connect(request.url)
@@ -70,6 +70,8 @@ class Client:
             finally:
                 await response.aclose()
                 idle.append(transport)
+                while idle and not _ready(idle[0]):  # at the bottom are those that are not used again
+                    await idle.pop(0).aclose()
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
             # Beside httpx's own: a CA bundle that cannot be read (OSError), a host that cannot be a name, a proxy of an
             # unknown kind (ValueError), a SOCKS proxy (ImportError). Where it was the network, the message says what is
@@ -84,11 +86,9 @@ class Client:
                 await transport.aclose()
 
     async def _kept(self, idle: "list[httpx.AsyncHTTPTransport]") -> "httpx.AsyncHTTPTransport | None":
-        from app.transport import Connection
-
         while idle:
             transport = idle.pop()
-            if not isinstance(transport, Connection) or transport.ready:
+            if _ready(transport):
                 return transport
             await transport.aclose()
         return None
@@ -111,6 +111,12 @@ class Client:
         if self._ssl is None:
             self._ssl = httpx.create_ssl_context()  # one for all: to read the CA bundle takes some 30 ms
         return self._ssl
+
+
+def _ready(transport: "httpx.AsyncHTTPTransport") -> bool:
+    from app.transport import Connection
+
+    return not isinstance(transport, Connection) or transport.ready  # a pool, which is for proxies, looks itself
 
 
 async def _read(response: "httpx.Response") -> bytes:

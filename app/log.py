@@ -78,4 +78,6 @@ class RequestLog:
             fields["ms"] = round((time.perf_counter() - started) * 1000, 1)
             if not self._addresses:
                 notes.pop("address", None)
+                if fields["status"] == 404 and scope["path"] != "/":
+                    fields["path"] = None  # a path that is not there may be an address: elsewhere one asks for /8.8.8.8
             logger.info("request", extra={"fields": fields | notes})

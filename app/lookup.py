@@ -30,9 +30,10 @@ FAILURES_RUNNING = 3
 """Failures of a source, one after the other, after which it is left alone for FAILURE_PAUSE seconds."""
 
 FAILURE_PAUSE = 10
+"""Seconds that a source is left alone that keeps failing."""
 
 MAX_UNDER_WAY = 64
-"""Requests under way at once, of a source: its patience, and the memory of as many connections, have an end."""
+"""Requests to one source at once: its patience is limited, and so is the memory for connections."""
 
 logger = logging.getLogger("geoip")
 
@@ -45,6 +46,7 @@ class Entry:
     source: str
     unknown: str
     expires: float
+    """Seconds on the clock of the Lookup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ _Fresh: TypeAlias = tuple[Entry, float | None]  # and the milliseconds that the 
 
 
 class Lookup:
-    """Answers of several sources for one address at a time. One event loop; nothing blocks it."""
+    """Looks addresses up: in the cache, then by the sources in turn. For one event loop."""
 
     def __init__(
         self,
@@ -78,8 +80,8 @@ class Lookup:
         store: Store | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._turns = [_Turn(source, store, clock) for source in sources]
-        self._store = store if ttl else None
+        self._store = store if ttl and size else None
+        self._turns = [_Turn(source, self._store, clock) for source in sources]
         self._timeout = timeout
         self._ttl = ttl
         self._clock = clock
@@ -90,10 +92,9 @@ class Lookup:
     async def find(self, address: IPAddress | None) -> Found:
         """Look an address up, or the service's own (None); a Problem where there is no answer."""
         key = str(address or "")
-        entry = self._entries.get(key)
-        if entry and entry.expires > self._clock():
-            return self._found(entry, f"hit; ttl={self._ttl_left(entry)}")
-        forwarded = "fwd=stale" if entry else "fwd=uri-miss"
+        if entry := self._fresh(key):
+            return self._hit(entry)
+        forwarded = "fwd=stale" if key in self._entries else "fwd=uri-miss"
         if task := self._under_way.get(key):
             forwarded += "; collapsed"
         else:
@@ -107,18 +108,16 @@ class Lookup:
         except Problem:
             entry = self._entries.get(key)
             if entry and entry.body and self._ttl_left(entry) > -MAX_STALE:
-                return self._found(entry, f"hit; ttl={self._ttl_left(entry)}")
+                return self._hit(entry)
             raise
         if upstream_ms is None:
-            return self._found(fresh, f"hit; ttl={self._ttl_left(fresh)}")
+            return self._hit(fresh)
         return self._found(fresh, forwarded, upstream_ms)
 
     def cached(self, text: str) -> Found | None:
         """Answer to an address as the cache writes it (RFC 5952), if there is one that has not expired."""
-        entry = self._entries.get(text) if text else None  # under "" is the service's own
-        if entry is None or entry.body is None or entry.expires <= self._clock():
-            return None
-        return self._found(entry, f"hit; ttl={self._ttl_left(entry)}")
+        entry = self._fresh(text) if text else None  # under "" is the service's own
+        return self._hit(entry) if entry and entry.body else None
 
     async def aclose(self) -> None:
         """Give up what is still under way, for nobody any more."""
@@ -132,12 +131,21 @@ class Lookup:
         if not task.cancelled():
             task.exception()  # seen, even if everybody who waited has hung up
 
+    def _fresh(self, key: str) -> Entry | None:
+        entry = self._entries.get(key)
+        return entry if entry and entry.expires > self._clock() else None
+
+    def _hit(self, entry: Entry) -> Found:
+        return self._found(entry, f"hit; ttl={self._ttl_left(entry)}")
+
     def _ttl_left(self, entry: Entry) -> int:
         return math.floor(entry.expires - self._clock())
 
     def _found(self, entry: Entry, cache_status: str, upstream_ms: float | None = None) -> Found:
         if entry.body is None:
-            raise UnknownAddress(entry.unknown)
+            # None failed, so every source was asked.
+            sources = [SourceProblem(source=turn.source.name, code=UnknownAddress.code) for turn in self._turns]
+            raise UnknownAddress(entry.unknown, sources=sources if len(sources) > 1 else ())
         return Found(entry.body, entry.source, upstream_ms, f"geoip; {cache_status}", max(0, self._ttl_left(entry)))
 
     async def _ask(self, key: str, address: IPAddress | None) -> _Fresh:
@@ -145,14 +153,14 @@ class Lookup:
         # The service's own address is not the other replicas'.
         store = self._store if address else None
         if store:
-            known, refusals = await store.get(key, [turn.source.name for turn in self._turns])
+            known, pauses = await store.get(key, [turn.source.name for turn in self._turns])
             if known:
                 entry = self._keep(key, known)
                 if known.ttl > 0:
                     return entry, None
             for turn in self._turns:
-                if refusal := refusals.get(turn.source.name):
-                    turn.rest(*refusal)
+                if pause := pauses.get(turn.source.name):
+                    turn.pause(*pause)
         started = time.perf_counter()
         try:
             known = Known(await self._ask_in_turn(address), "", self._ttl)
@@ -166,6 +174,8 @@ class Lookup:
 
     def _keep(self, key: str, known: Known) -> Entry:
         answer, unknown, ttl = known
+        # What another replica stored may be good for longer: its settings are others, or its clock.
+        ttl = min(ttl, self._ttl if answer else min(self._ttl, NEGATIVE_TTL))
         body = answer.model_dump_json().encode() if answer else None
         entry = Entry(body, answer.source if answer else "", unknown, self._clock() + ttl)
         if self._entries.maxsize:
@@ -180,7 +190,7 @@ class Lookup:
         problems: list[tuple[str, Problem]] = []
         for position, turn in enumerate(self._turns):
             # Equal shares of what is left, for those that will be asked: a silent one does not starve the next.
-            share = (deadline - self._clock()) / max(1, sum(not later.resting for later in self._turns[position:]))
+            share = (deadline - self._clock()) / max(1, sum(not later.paused for later in self._turns[position:]))
             try:
                 return await turn.ask(address, share)
             except Problem as problem:
@@ -189,7 +199,7 @@ class Lookup:
         raise type(first)(
             "; ".join(problem.detail for _, problem in problems),
             retry_after=first.retry_after,
-            sources=[SourceProblem(source=name, code=problem.code) for name, problem in problems[1:] and problems],
+            sources=[SourceProblem(source=name, code=problem.code) for name, problem in problems if len(problems) > 1],
         )
 
 
@@ -202,47 +212,51 @@ class _Turn:
         self._clock = clock
         self._room = asyncio.Semaphore(MAX_UNDER_WAY)
         self._failures = 0
-        self._resting_for: Problem = UpstreamFailed("")
-        self._resting_until = -math.inf
+        self._paused_for: Problem = UpstreamFailed("")
+        self._paused_until = -math.inf
 
     @property
-    def resting(self) -> bool:
-        return self._clock() < self._resting_until
+    def paused(self) -> bool:
+        return self._clock() < self._paused_until
 
-    def rest(self, problem: Problem, seconds: float) -> None:
-        """Leave the source alone; what was still under way does not shorten a rest."""
+    def pause(self, problem: Problem, seconds: float) -> None:
+        """Leave the source alone; what was still under way does not shorten a pause."""
         until = self._clock() + seconds
-        if until > self._resting_until:
-            self._resting_for, self._resting_until = problem, until
+        if until > self._paused_until:
+            self._paused_for, self._paused_until = problem, until
 
     async def ask(self, address: IPAddress | None, seconds: float) -> Answer:
-        """Answer of the source within that time; a resting one repeats the problem that it rests for."""
-        if not self.resting:
-            try:
-                async with asyncio.timeout(seconds), self._room:
-                    if not self.resting:  # it may have refused the one before
-                        return await self._ask(address)
-            except TimeoutError:
-                timeout = UpstreamTimeout(f"{self.source.name} said nothing in time", reason=f"{seconds:.1f} s")
-                await self._failed(timeout)
-                raise timeout from None
-        problem = self._resting_for
-        left = max(1, math.ceil(self._resting_until - self._clock()))
-        raise type(problem)(problem.detail, retry_after=left if isinstance(problem, QuotaExhausted) else None)
-
-    async def _ask(self, address: IPAddress | None) -> Answer:
+        """Answer of the source within that time; a paused one repeats the problem that it is paused for."""
+        if self.paused:
+            raise self._repeated()
+        queued = self._room.locked()
         try:
-            answer, pause = await self.source.ask(address)
+            async with asyncio.timeout(seconds), self._room:
+                # It may have refused the one before.
+                reply = None if self.paused else await self.source.ask(address)
         except UnknownAddress:
             self._failures = 0
             raise
         except Problem as problem:
             await self._failed(problem)
             raise
+        except TimeoutError:
+            if queued:  # no failure of the source's, which did not have all that time
+                raise UpstreamTimeout(f"{self.source.name} has too many requests under way") from None
+            timeout = UpstreamTimeout(f"{self.source.name} said nothing in time", reason=f"{seconds:.1f} s")
+            await self._failed(timeout)
+            raise timeout from None
+        if reply is None:
+            raise self._repeated()
         self._failures = 0
-        if pause:
-            await self._refused(QuotaExhausted(f"{self.source.name} takes no more requests for now"), pause)
-        return answer
+        if reply.pause:
+            await self._refused(QuotaExhausted(f"{self.source.name} takes no more requests for now"), reply.pause)
+        return reply.answer
+
+    def _repeated(self) -> Problem:
+        problem = self._paused_for
+        left = max(1, math.ceil(self._paused_until - self._clock()))
+        return type(problem)(problem.detail, retry_after=left if isinstance(problem, QuotaExhausted) else None)
 
     async def _failed(self, problem: Problem) -> None:
         logger.warning("%s%s", problem.detail, f" ({problem.reason})" if problem.reason else "")
@@ -250,9 +264,9 @@ class _Turn:
         if isinstance(problem, QuotaExhausted | UpstreamRefused):
             await self._refused(problem, problem.retry_after or DEFAULT_PAUSE)
         elif self._failures >= FAILURES_RUNNING:
-            self.rest(problem, FAILURE_PAUSE)
+            self.pause(problem, FAILURE_PAUSE)
 
     async def _refused(self, problem: QuotaExhausted | UpstreamRefused, seconds: float) -> None:
-        self.rest(problem, seconds)
+        self.pause(problem, seconds)
         if self._store:
-            await self._store.put_rest(self.source.name, problem, seconds)
+            await self._store.put_pause(self.source.name, problem, seconds)

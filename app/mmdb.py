@@ -13,7 +13,6 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 from os import fstat, stat_result
 from pathlib import Path
-from threading import Lock
 
 import maxminddb
 
@@ -50,7 +49,7 @@ _LOOK_EVERY = 1.0  # seconds
 _DAMAGED = (RuntimeError, TypeError, ValueError)
 
 
-_Version = tuple[int, int, int]  # inode, size, time of change: what tells a file from the one that replaces it
+_Version = tuple[int, int, int]  # inode, size, time of modification: what tells a file from the one that replaces it
 
 
 class Databases:
@@ -74,13 +73,28 @@ class Databases:
         None where no file gives one. Latitude and longitude always come from the same record. None alone means that
         no file has a record for the address.
 
+        A file whose contents turn out to be damaged is left out, and a warning says so.
+
         Raises:
-            ValueError: a file's contents turned out to be damaged; one line that names the file.
+            ValueError: one is damaged and no other has a record; one line that names the file.
 
         """
-        records = [record for file in self._files if (record := file.get(address)) is not None]
+        records = []
+        damages = []
+        for file in self._files:
+            try:
+                record = file.get(address)
+            except ValueError as damage:
+                damages.append((file, damage))
+                continue
+            if record is not None:
+                records.append(record)
         if not records:
+            if damages:
+                raise damages[0][1]
             return None
+        for file, found_out in damages:
+            file.warn(f"{found_out}; the other files are used")
         found: dict[str, object] = dict.fromkeys(_FIELDS)
         for record in reversed(records):
             found.update(_fields(record))
@@ -93,15 +107,17 @@ class _File:
     In memory because mapping a file (the library's default) kills the process with SIGBUS once somebody truncates it,
     as `cp new.mmdb city.mmdb` does; and a single file that is mounted into a container can be replaced in no other
     way. The price is the file's size, 256 kB for the sample and 60 to 130 MB for a full city file, twice that while
-    it is read anew.
+    it is read anew, which holds up everything else meanwhile.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._reader, self._version = _read(path)
+        try:
+            self._reader, self._version = _read(path)
+        except OSError as error:
+            raise ValueError(f"{path}: {error.strerror}") from error
         self._looked = time.monotonic()
-        self._looking = Lock()
-        self._complaint: str | None = None
+        self._warning: str | None = None
 
     def get(self, address: IPv4Address | IPv6Address) -> object:
         self._look()
@@ -113,26 +129,30 @@ class _File:
         except _DAMAGED as error:
             raise ValueError(f"{self._path}: {error}") from error
 
+    def warn(self, warning: str) -> None:
+        """Log it, once: a slow copy onto the file is another broken one every second."""
+        if warning != self._warning:
+            self._warning = warning
+            logger.warning("%s", warning)
+
     def _look(self) -> None:
-        """Read the file anew if it is another one than before; who comes meanwhile uses the old contents."""
-        if time.monotonic() - self._looked < _LOOK_EVERY or not self._looking.acquire(blocking=False):
+        """Read the file anew if it is another one than before."""
+        if time.monotonic() - self._looked < _LOOK_EVERY:
             return
         try:
             version = _version(self._path.stat())
             if version != self._version:
-                self._version = version
-                self._reader, self._version = _read(self._path)
-                self._complaint = None
+                try:
+                    self._reader, self._version = _read(self._path)
+                except ValueError:
+                    self._version = version  # not read again until it is yet another one
+                    raise
+                self._warning = None
                 logger.info("%s was replaced and read anew", self._path)
         except (OSError, ValueError) as error:
-            complaint = _complaint(self._path, error)
-            # Once for each reason: a slow copy onto the file is another broken one every second.
-            if complaint != self._complaint:
-                self._complaint = complaint
-                logger.warning("%s; the old contents stay in use", complaint)
-        finally:
-            self._looked = time.monotonic()
-            self._looking.release()
+            reason = f"{self._path}: {error.strerror}" if isinstance(error, OSError) else error
+            self.warn(f"{reason}; the old contents stay in use")
+        self._looked = time.monotonic()
 
 
 def _read(path: Path) -> tuple[maxminddb.Reader, _Version]:
@@ -142,8 +162,6 @@ def _read(path: Path) -> tuple[maxminddb.Reader, _Version]:
             version = _version(fstat(file.fileno()))
             reader = maxminddb.open_database(file, maxminddb.MODE_FD)
         known = any(_fields(record) for _, record in islice(reader, _RECORDS_CHECKED))
-    except OSError as error:
-        raise ValueError(_complaint(path, error)) from error
     except _DAMAGED as error:
         raise ValueError(f"{path}: not a MaxMind DB file, or a truncated one") from error
     if not known:
@@ -154,10 +172,6 @@ def _read(path: Path) -> tuple[maxminddb.Reader, _Version]:
 
 def _version(status: stat_result) -> _Version:
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _complaint(path: Path, error: OSError | ValueError) -> str:
-    return f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
 def _fields(record: object) -> dict[str, object]:

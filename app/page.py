@@ -31,10 +31,17 @@ CONTENT_SECURITY_POLICY = "; ".join(
 )
 
 
+MAX_ACCEPT = 1000
+"""Characters of an Accept header that is looked at: mimeparse takes seconds over a long one that was made for it."""
+
+
 @lru_cache(maxsize=64)
 def prefers_html(accept: str) -> bool:
     """Tell whether an Accept header (RFC 9110, 12.5.1) asks for HTML rather than JSON; for `*/*` that is JSON."""
+    if len(accept) > MAX_ACCEPT:
+        return False
+    types = ",".join(element for element in accept.lower().split(",") if "/" in element)
     try:
-        return bool(mimeparse.best_match(["text/html", "application/json"], accept.lower()) == "text/html")
+        return bool(mimeparse.best_match(["text/html", "application/json"], types) == "text/html")
     except mimeparse.MimeTypeParseException:
         return False

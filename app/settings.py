@@ -45,6 +45,16 @@ def _trusted_network(text: str) -> IPv4Network | IPv6Network:
     return network
 
 
+def _base_url(url: AnyHttpUrl) -> AnyHttpUrl:
+    if url.username or url.password or url.query or url.fragment:
+        raise ValueError("a base URL has neither a user, nor a password, nor a query")
+    return url
+
+
+def _stripped(key: object) -> object:
+    return key.strip() if isinstance(key, str) else key  # whoever fills a variable from a file has its line break too
+
+
 def _printable(key: SecretStr) -> SecretStr:
     # What could break out of a header is refused here, before a library refuses it and shows it.
     if not re.fullmatch("[!-~]+", key.get_secret_value()):
@@ -60,7 +70,8 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
-_Key = Annotated[SecretStr, AfterValidator(_printable)]
+_Key = Annotated[SecretStr, BeforeValidator(_stripped), AfterValidator(_printable)]
+_Url = Annotated[AnyHttpUrl, AfterValidator(_base_url)]
 _Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_trusted_network)]
 
 
@@ -86,12 +97,12 @@ class Settings(BaseSettings):
         BeforeValidator(_comma_separated),
         Field(min_length=1),
     ] = ("ipwhois", "mmdb")
-    ipwhois_url: AnyHttpUrl = AnyHttpUrl("https://ipwho.is")
-    ipify_url: AnyHttpUrl = AnyHttpUrl("https://geo.ipify.org")
+    ipwhois_url: _Url = AnyHttpUrl("https://ipwho.is")
+    ipify_url: _Url = AnyHttpUrl("https://geo.ipify.org")
     ipify_key: _Key | None = None
-    ipapi_url: AnyHttpUrl = AnyHttpUrl("http://ip-api.com")
-    ipinfo_url: AnyHttpUrl = AnyHttpUrl("https://ipinfo.io")
     ipify_key_file: Path | None = None
+    ipapi_url: _Url = AnyHttpUrl("http://ip-api.com")
+    ipinfo_url: _Url = AnyHttpUrl("https://ipinfo.io")
     ipinfo_key: _Key | None = None
     ipinfo_key_file: Path | None = None
     mmdb_city: Path | None = None
@@ -128,10 +139,13 @@ class Settings(BaseSettings):
             if values.get(name):
                 raise ValueError(f"GEOIP_{name.upper()} and GEOIP_{name.upper()}_FILE are both set")
             try:
-                values[name] = Path(str(path)).read_text().strip()
+                key = Path(str(path)).read_text().strip()
             except (OSError, UnicodeError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "no text"
                 raise ValueError(f"GEOIP_{name.upper()}_FILE: {path} cannot be read: {reason}") from None
+            if not key:
+                raise ValueError(f"GEOIP_{name.upper()}_FILE: {path} is empty")
+            values[name] = key
         return values
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import from_json
 
-from app.address import IPAddress, parse_address
+from app.address import IPAddress, is_global, parse_address
 from app.client import Client, ClientError
 from app.mmdb import Databases
 from app.problems import Problem, QuotaExhausted, UnknownAddress, UpstreamFailed, UpstreamRefused
@@ -110,7 +110,7 @@ class Answer(BaseModel):
 def read_answer(source: str, asked: IPAddress | None, fields: Mapping[str, object]) -> Answer:
     """Make an answer of what a source says of an address (of the service's own: None), its `ip` included.
 
-    UpstreamFailed: a wrong type, a value out of range, another address than the one asked.
+    UpstreamFailed: a wrong type, a value out of range, another address than the one asked, none on the internet.
     UnknownAddress: neither a provider nor a place.
     """
     try:
@@ -121,7 +121,9 @@ def read_answer(source: str, asked: IPAddress | None, fields: Mapping[str, objec
             "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors()) if isinstance(error, ValidationError) else "ip"
         )
         raise UpstreamFailed(f"{source} answered with something else than documented", reason=reason) from error
-    if about is None or (asked is not None and about != asked):
+    if about is None or (asked is None and not is_global(about)):
+        raise UpstreamFailed(f"{source} does not say which address the service has on the internet")
+    if asked is not None and about != asked:
         raise UpstreamFailed(f"{source} answered about another address")
     if answer.latitude is None or answer.longitude is None:
         if answer.isp is None:
@@ -187,10 +189,10 @@ class HttpSource(Source):
             response = await self._client.get(self._url + path, params, headers)
         except ClientError as error:
             raise UpstreamFailed(f"{self.name} cannot be reached, or broke off", reason=str(error)) from error
+        # ip-api.com counts the seconds down in a header of its own.
+        pause = read_retry_after(response.headers.get("Retry-After") or response.headers.get("X-Ttl", ""))
         if response.status == 429:
-            # ip-api.com counts the seconds down in a header of its own.
-            wait = response.headers.get("Retry-After") or response.headers.get("X-Ttl", "")
-            raise self._quota_exhausted(read_retry_after(wait))
+            raise self._quota_exhausted(pause)
         if response.status in (401, 403):
             raise self._refused()
         if response.status not in (200, 404, 422):
@@ -201,13 +203,15 @@ class HttpSource(Source):
             raise UpstreamFailed(f"{self.name} answered with something else than JSON") from error
         if not isinstance(body, dict):
             raise UpstreamFailed(f"{self.name} answered with something else than documented")
-        fields = self.read(body)
+        try:
+            fields = self.read(body)
+        except QuotaExhausted:  # in words
+            raise self._quota_exhausted(pause) from None
         if response.status != 200:
             raise UpstreamFailed(f"{self.name} answered with HTTP status {response.status}")
         # ip-api.com says beforehand that this was the last one, and bans for an hour who asks on.
         last = response.headers.get("X-Rl") == "0"
-        pause = read_retry_after(response.headers.get("X-Ttl", "")) if last else 0
-        return Reply(read_answer(self.name, address, fields), pause)
+        return Reply(read_answer(self.name, address, fields), pause if last else 0)
 
     def complaint(self, message: object) -> Problem:
         """The problem behind an error message, which is not passed on: it is a stranger's, and may hold the key."""
@@ -370,12 +374,12 @@ class Ipinfo(HttpSource):
 
 
 class Mmdb(Source):
-    """MaxMind DB files: those that the settings name, else those of `make geodata`, else the sample in here."""
+    """MaxMind DB files: those that the settings name, else those of `make geodata`, else the sample of the app."""
 
     name = "mmdb"
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._databases = Databases(paths or [path for path in GEODATA if path.exists()] or [SAMPLE])
+        self._databases = Databases(paths or [path for path in GEODATA if _is_there(path)] or [SAMPLE])
 
     async def ask(self, address: IPAddress | None) -> Reply:
         if address is None:
@@ -389,6 +393,13 @@ class Mmdb(Source):
         if fields is None:
             raise UnknownAddress("mmdb does not know this address")
         return Reply(read_answer(self.name, address, fields))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a folder that is not ours to look into
+        raise ValueError(f"{path}: {error.strerror}") from None
 
 
 SAMPLE = Path(__file__).with_name("sample.mmdb")

@@ -14,25 +14,25 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from app.problems import Problem, QuotaExhausted, UpstreamRefused
-from app.sources import Answer
+from app.sources import MAX_PAUSE, Answer
 
 PATIENCE = 0.05
 """Seconds that the store has for an answer."""
 
 OPENING = 1
-"""Seconds that the start waits for it: a first command that had to connect as well would be late."""
+"""Seconds that the start waits to be connected, so that the first command need not."""
 
 STEPS = 10
-"""Steps of the event loop that an answer may take from its arrival until it is read."""
+"""Turns of the event loop in which an answer that has already arrived may still be read."""
 
 FAILURES_RUNNING = 2
-"""Commands, one after the other, that it fails before it is done without: a moment may be lost by anybody."""
+"""Failed commands in a row before the store is passed over; a single one may be chance."""
 
 AWAY = 1
-"""Seconds that it is done without; then one command asks whether it is back."""
+"""Seconds for which it is passed over; then one command asks whether it is back."""
 
 COMPLAINT_INTERVAL = 60
-"""Seconds between two lines in the log about that."""
+"""Seconds between two lines in the log about it."""
 
 MAX_STALE = 86_400
 """Seconds after its expiry that an answer is still better than an error."""
@@ -59,31 +59,40 @@ class _StoredAnswer(BaseModel):
     expires: _Time
 
 
-class _StoredRest(BaseModel):
+class _StoredPause(BaseModel):
     v: Literal[1] = 1
     code: Literal["quota-exhausted", "upstream-refused"]
     detail: str
     until: _Time
 
 
-_Model = TypeVar("_Model", _StoredAnswer, _StoredRest)
+_NOT_OURS = "what it holds is not ours"
+
+_Model = TypeVar("_Model", _StoredAnswer, _StoredPause)
 _Result = TypeVar("_Result")
 
 
 class Store:
-    """What is known, and which sources refuse: versioned JSON under keys that begin with `geoip:`. It never raises."""
+    """What is known, and which sources refuse: versioned JSON under keys that begin with `geoip:`.
+
+    Only the making of it raises: ValueError, of one line, for a URL with options that there are not.
+    """
 
     def __init__(self, url: str, patience: float = PATIENCE) -> None:
         # Imported here: who has no store does without its tenth of a second and its 10 MB.
         from redis.asyncio import BlockingConnectionPool, Redis
-        from redis.exceptions import RedisError
+        from redis.exceptions import RedisError, ResponseError
 
-        self._redis = Redis.from_pool(
-            # A connection is ready when it is open: no protocol is agreed on, and no library introduces itself.
-            BlockingConnectionPool.from_url(url, max_connections=16, timeout=patience, protocol=2, driver_info=None)
-        )
+        # A connection is ready when it is open: no protocol is agreed on, and no library introduces itself.
+        options = {"max_connections": 16, "timeout": patience, "protocol": 2, "driver_info": None}
+        try:
+            pool = BlockingConnectionPool.from_url(url, **options)
+            pool.connection_class(**pool.connection_kwargs)  # looks at all options, and does not connect
+        except (RedisError, TypeError, ValueError):
+            raise ValueError("GEOIP_CACHE_URL: an option in it, after the question mark, is wrong") from None
+        self._redis = Redis.from_pool(pool)
         self._patience = patience
-        self._errors = (RedisError, OSError, TimeoutError)
+        self._refusal = ResponseError
         self._failures = 0
         self._failed_at = -math.inf
         self._away_until = -math.inf
@@ -91,42 +100,46 @@ class Store:
 
     async def get(self, key: str, sources: Sequence[str]) -> tuple[Known | None, dict[str, tuple[Problem, float]]]:
         """What is stored of an address, expired or not; and why, and for how many seconds, which source refuses."""
-        keys = [f"geoip:{key}", *(f"geoip:rest:{source}" for source in sources)]
+        keys = [f"geoip:{key}", *(f"geoip:pause:{source}" for source in sources)]
         values = await self._ask(lambda: self._redis.mget(keys))
         if values is None:
             return None, {}
+        if not isinstance(values, list) or len(values) != len(keys):
+            self._complain("it does not answer what it is asked")
+            return None, {}
         now = time.time()
-        stored = _read(_StoredAnswer, values[0])
+        stored = self._read(_StoredAnswer, values[0])
         if stored and stored.answer and stored.answer.ip != key:
+            self._complain(_NOT_OURS)
             stored = None
-        refusals: dict[str, tuple[Problem, float]] = {}
+        pauses: dict[str, tuple[Problem, float]] = {}
         for source, value in zip(sources, values[1:], strict=True):
-            rest = _read(_StoredRest, value)
-            if rest and rest.until > now:
-                refusal = QuotaExhausted if rest.code == QuotaExhausted.code else UpstreamRefused
-                refusals[source] = refusal(rest.detail), rest.until - now
+            pause = self._read(_StoredPause, value)
+            if pause and pause.until > now:
+                refusal = QuotaExhausted if pause.code == QuotaExhausted.code else UpstreamRefused
+                pauses[source] = refusal(pause.detail), min(pause.until - now, MAX_PAUSE)
         known = Known(stored.answer, stored.unknown, stored.expires - now) if stored else None
-        return known, refusals
+        return known, pauses
 
     async def put(self, key: str, known: Known) -> None:
         """Keep what is known of an address for as long as it is of use."""
         stored = _StoredAnswer(answer=known.answer, unknown=known.unknown, expires=time.time() + known.ttl)
         await self._set(key, stored, known.ttl + (MAX_STALE if known.answer else 0))
 
-    async def put_rest(self, source: str, problem: QuotaExhausted | UpstreamRefused, seconds: float) -> None:
+    async def put_pause(self, source: str, problem: QuotaExhausted | UpstreamRefused, seconds: float) -> None:
         """Tell the other replicas that a source refuses."""
-        stored = _StoredRest(code=problem.code, detail=problem.detail, until=time.time() + seconds)
-        await self._set(f"rest:{source}", stored, seconds)
+        stored = _StoredPause(code=problem.code, detail=problem.detail, until=time.time() + seconds)
+        await self._set(f"pause:{source}", stored, seconds)
 
     async def open(self) -> None:
         """Connect, if it is there."""
-        with contextlib.suppress(*self._errors):
+        with contextlib.suppress(Exception):
             async with asyncio.timeout(OPENING):
                 await self._redis.exists("geoip:")
 
     async def aclose(self) -> None:
         """Close the connections."""
-        with contextlib.suppress(*self._errors):
+        with contextlib.suppress(Exception):
             async with asyncio.timeout(self._patience):
                 await self._redis.aclose()
 
@@ -141,7 +154,11 @@ class Store:
             self._away_until = began + AWAY  # for the others: many at once would open as many connections
         try:
             result = await self._in_time(asyncio.ensure_future(command()))
-        except self._errors as error:
+        except self._refusal as error:  # full, read-only, not ours: it is there, and may yet answer the next command
+            self._complain(f"it refuses a command ({type(error).__name__})")
+            return None
+        # Whatever it is: nobody needs the store, and redis raises ValueError and the like where it is sent nonsense.
+        except Exception as error:  # noqa: BLE001
             self._failed(error, began)
             return None
         self._failures, self._away_until = 0, -math.inf
@@ -150,7 +167,7 @@ class Store:
     async def _in_time(self, asking: asyncio.Future[_Result]) -> _Result:
         try:
             await asyncio.wait([asking], timeout=self._patience)
-            # The late one may be this process, that had no processor: then the answer has arrived, but is not read.
+            # It may be this process that was late: the answer has arrived, but has not been read.
             for _ in range(STEPS):
                 if asking.done():
                     return asking.result()
@@ -167,13 +184,16 @@ class Store:
         if self._failures < FAILURES_RUNNING:
             return
         self._away_until = now + AWAY
-        if now - self._complained >= COMPLAINT_INTERVAL:
+        self._complain(f"it does not answer ({type(error).__name__})")
+
+    def _complain(self, reason: str) -> None:
+        if (now := time.monotonic()) - self._complained >= COMPLAINT_INTERVAL:
             self._complained = now
-            logger.warning("the shared cache does not answer: going on without it (%s)", type(error).__name__)
+            logger.warning("going on without the shared cache: %s", reason)
 
-
-def _read(model: type[_Model], value: bytes | str | None) -> _Model | None:
-    try:
-        return None if value is None else model.model_validate_json(value)
-    except ValidationError:
-        return None
+    def _read(self, model: type[_Model], value: bytes | str | None) -> _Model | None:
+        try:
+            return None if value is None else model.model_validate_json(value)
+        except ValidationError:
+            self._complain(_NOT_OURS)
+            return None

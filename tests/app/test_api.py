@@ -367,6 +367,7 @@ async def test_the_documentation_is_there(client: Client) -> None:
         "application/json;q=0.5, text/html;q=0.6",
         "text/*, application/json;q=0.9",
         "*/*;q=0.1, TEXT/HTML",
+        "text/html, nonsense",
     ],
 )
 async def test_who_prefers_html_gets_the_page(accept: str, client: Client, ipwhois: respx.Route) -> None:
@@ -393,7 +394,10 @@ async def test_who_prefers_html_gets_the_page(accept: str, client: Client, ipwho
         "",
         ";;;",
         "text",
+        "text/html/5",
         "text/html;q=nonsense, application/json",
+        ", ".join(["text/html"] * 100),  # as long as nobody's is
+        'text/html;a="' + ";" * 500_000,
     ],
 )
 async def test_everybody_else_gets_json(accept: str, client: Client, ipwhois: respx.Route) -> None:

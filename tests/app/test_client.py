@@ -1,11 +1,15 @@
-"""The client: proxies, which httpx's own client would find by itself."""
+"""The client: its connections, and proxies, which httpx's own client would find by itself."""
 
+import asyncio
+import select
+import socket
+import time
 from collections.abc import Callable
 
 import pytest
 
 from app.client import Client, ClientError
-from tests.upstream import Upstream
+from tests.upstream import Request, Upstream, http_answer
 
 pytestmark = pytest.mark.anyio
 
@@ -48,3 +52,33 @@ async def test_a_proxy_that_is_away_is_an_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("os.environ", {"ALL_PROXY": "http://127.0.0.1:9"})
     with pytest.raises(ClientError):
         await asked("http://upstream.example/8.8.8.8")
+
+
+def hanging_up(connection: socket.socket, _: Request) -> None:
+    """Answer on one connection until nothing was asked for 0.4 s."""
+    time.sleep(0.05)
+    while True:
+        connection.sendall(http_answer({}, headers={"Connection": "keep-alive"}))
+        if not select.select([connection], [], [], 0.4)[0]:
+            break
+        if not connection.recv(65536):
+            return
+    connection.shutdown(socket.SHUT_WR)
+    connection.recv(1)  # until the client closes it as well
+
+
+async def test_connections_that_the_upstream_gave_up_are_closed_while_another_is_in_use(upstream: Upstreams) -> None:
+    source = upstream(hanging_up)
+    client = Client()
+    try:
+        await asyncio.gather(*(client.get(source.url, {}, {}) for _ in range(5)))
+        assert source.open == 5
+        for _ in range(20):
+            await asyncio.sleep(0.1)
+            await client.get(source.url, {}, {})
+        assert (source.open, source.accepted) == (1, 5)
+        await asyncio.sleep(1)  # the last one is given up as well
+        await client.get(source.url, {}, {})
+        assert (source.open, source.accepted) == (1, 6)
+    finally:
+        await client.aclose()

@@ -1,6 +1,7 @@
 """Upstreams that fail, lie and stall: what the service makes of each, over real sockets."""
 
 import asyncio
+import gc
 import gzip
 import json
 import os
@@ -206,6 +207,19 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[int], None]]:
 
     yield check
     assert KEY not in caplog.text
+
+
+async def test_a_handshake_that_is_given_up_leaves_no_connection(running: Running, upstream: Upstreams) -> None:
+    stalled = upstream(silent)
+    gc.disable()  # it would find the socket in the end
+    try:
+        url = stalled.url.replace("http:", "https:")
+        async with running(sources="ipwhois", timeout=STALLED_BUDGET, ipwhois_url=url) as service:
+            check_problem(await service.get("/?ip=8.8.8.8"), TIMEOUT)
+            assert await closed(stalled)
+    finally:
+        gc.enable()
+    assert stalled.accepted == 1
 
 
 async def closed(upstream: Upstream) -> bool:

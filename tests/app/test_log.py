@@ -31,9 +31,9 @@ def lines(service: Service, count: int) -> list[dict[str, object]]:
 
 def test_a_json_line_a_request_says_what_happened_and_to_nobody(serve: Serve, upstream: Upstreams) -> None:
     service = serve(GEOIP_IPWHOIS_URL=upstream().url, GEOIP_LOG_FORMAT="json")
-    for target in ("/?ip=8.8.8.8", "/?ip=8.8.8.8", "/nowhere", "/healthz"):
+    for target in ("/?ip=8.8.8.8", "/?ip=8.8.8.8", "/8.8.8.8", "/healthz", "/?ip=10.0.0.1"):
         service.get(target)
-    miss, hit, nowhere, health = lines(service, 4)
+    miss, hit, nowhere, health, reserved = lines(service, 5)
     assert isinstance(miss["ms"], float)
     assert isinstance(miss["upstream_ms"], float)
     assert miss["ms"] >= miss["upstream_ms"]
@@ -47,7 +47,8 @@ def test_a_json_line_a_request_says_what_happened_and_to_nobody(serve: Serve, up
     }
     assert str(hit["cache_status"]).startswith("geoip; hit; ttl=")
     assert hit["upstream_ms"] is None
-    assert (nowhere["path"], nowhere["status"]) == ("/nowhere", 404)
+    assert (nowhere["path"], nowhere["status"]) == (None, 404)
+    assert (reserved["path"], reserved["status"]) == ("/", 404)
     assert (health["path"], health["status"]) == ("/healthz", 204)
     assert "8.8.8.8" not in service.log.read_text()
 
@@ -55,8 +56,10 @@ def test_a_json_line_a_request_says_what_happened_and_to_nobody(serve: Serve, up
 def test_addresses_are_logged_where_they_are_asked_for(serve: Serve, upstream: Upstreams) -> None:
     service = serve(GEOIP_IPWHOIS_URL=upstream().url, GEOIP_LOG_FORMAT="json", GEOIP_LOG_ADDRESSES=1)
     service.get("/?ip=8.8.8.8")
-    (line,) = lines(service, 1)
+    service.get("/9.9.9.9")
+    line, nowhere = lines(service, 2)
     assert line["address"] == "8.8.8.8"
+    assert nowhere["path"] == "/9.9.9.9"
 
 
 def test_single_requests_are_not_logged_as_text(serve: Serve, upstream: Upstreams) -> None:

@@ -22,6 +22,7 @@ from app.problems import (
     UpstreamTimeout,
 )
 from app.sources import Answer, Reply, Source
+from app.store import Store
 from tests.upstream import Upstream, answering, ipwhois, ipwhois_answer
 
 pytestmark = pytest.mark.anyio
@@ -137,6 +138,8 @@ async def test_the_next_source_is_asked_about_what_one_does_not_know(lookup: Mak
 async def test_an_address_is_unknown_if_no_source_knows_it(lookup: Make) -> None:
     unknown = await problem(lookup(First(UNKNOWN), Second(UNKNOWN)))
     assert isinstance(unknown, UnknownAddress)
+    assert codes(unknown) == [("first", "unknown-address"), ("second", "unknown-address")]
+    assert codes(await problem(lookup(First(UNKNOWN)))) == []
 
 
 async def test_the_first_failure_decides_and_every_source_is_listed(lookup: Make) -> None:
@@ -323,6 +326,34 @@ async def test_what_was_under_way_does_not_shorten_a_rest(lookup: Make, clock: C
     assert len(source.asked) == 4
 
 
+class SlowStore(Store):
+    """A store that knows nothing and takes its time to be told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    async def get(self, *_: object) -> tuple[None, dict[str, tuple[Problem, float]]]:
+        return None, {}
+
+    async def put(self, *_: object) -> None:
+        pass
+
+    async def put_pause(self, *pause: object) -> None:
+        await asyncio.sleep(0.3)
+        self.told.append(pause[0])
+
+
+@pytest.mark.parametrize(("outcome", "expected"), [(30, None), (QUOTA, QuotaExhausted)])
+async def test_to_tell_the_store_of_a_pause_costs_no_answer(outcome: Outcome, expected: type[Problem] | None) -> None:
+    store = SlowStore()
+    shared = Lookup([First(outcome)], timeout=0.2, ttl=60, size=10, store=store)
+    if expected:
+        assert isinstance(await problem(shared), expected)
+    else:
+        assert answer(await shared.find(EIGHT)).source == "first"
+    assert store.told == ["first"]
+
+
 async def test_the_number_of_requests_under_way_is_bounded(lookup: Make) -> None:
     under_way = most = 0
 
@@ -338,6 +369,19 @@ async def test_the_number_of_requests_under_way_is_bounded(lookup: Make) -> None
     await asyncio.gather(*(many.find(IPv4Address(number)) for number in range(4 * MAX_UNDER_WAY)))
     assert len(source.asked) == 4 * MAX_UNDER_WAY
     assert most == MAX_UNDER_WAY
+
+
+async def test_to_wait_for_room_is_no_failure_of_the_source(lookup: Make, caplog: pytest.LogCaptureFixture) -> None:
+    slow = First(lambda: asyncio.sleep(0.3))
+    many = lookup(slow, timeout=0.5)
+    found = await asyncio.gather(
+        *(many.find(IPv4Address(number)) for number in range(4 * MAX_UNDER_WAY)), return_exceptions=True
+    )
+    late = {each.detail for each in found if isinstance(each, UpstreamTimeout)}
+    assert late == {"first has too many requests under way"}
+    assert sum(isinstance(each, Found) for each in found) == MAX_UNDER_WAY
+    assert caplog.messages == []
+    assert answer(await many.find(EIGHT)).source == "first"
 
 
 async def test_those_who_queued_do_not_ask_a_source_that_refuses_meanwhile(lookup: Make) -> None:

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import IO, Any
@@ -397,31 +395,35 @@ def test_a_slow_copy_onto_the_file_is_logged_once(tmp_path: Path, caplog: pytest
 
 
 @pytest.mark.usefixtures("at_once")
-def test_readers_see_whole_files_while_the_file_is_replaced(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.mmdb", {"8.8.8.0/24": {"asn": 1, "isp": "1"}})
+def test_a_replacement_that_could_not_be_opened_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "a.mmdb", {"8.8.8.0/24": {"asn": 1}})
     databases = Databases([path])
-    done = threading.Event()
+    replace(path, lambda fresh: write(fresh, {"8.8.8.0/24": {"asn": 2}}))
 
-    def read() -> set[tuple[object, object]]:
-        answers = set()
-        while not done.is_set():
-            found = databases.find(GOOGLE)
-            assert found is not None
-            answers.add((found["asn"], found["isp"]))
-        return answers
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
 
-    with ThreadPoolExecutor(4) as threads:
-        readers = [threads.submit(read) for _ in range(4)]
-        try:
-            for number in range(2, 60):
-                fresh = write(tmp_path / "fresh.mmdb", {"8.8.8.0/24": {"asn": number, "isp": str(number)}})
-                fresh.replace(path)
-                path.write_bytes(b"broken")
-        finally:
-            done.set()
-    answers = set().union(*(reader.result() for reader in readers))
-    assert len(answers) > 1
-    assert all(str(asn) == isp for asn, isp in answers)
+    with monkeypatch.context() as refusing:
+        refusing.setattr("app.mmdb.Path.open", refuse)
+        for _ in range(2):
+            assert databases.find(GOOGLE) == NOTHING | {"asn": 1}
+    assert databases.find(GOOGLE) == NOTHING | {"asn": 2}
+    assert caplog.messages == [f"{path}: Permission denied; the old contents stay in use"]
+
+
+def test_a_file_that_turns_out_to_be_damaged_is_logged_once_and_the_others_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = write(tmp_path / "city.mmdb", {"8.8.4.0/24": {"city": "Berlin"}, "8.8.8.0/24": {"city": "Example"}})
+    damaged.write_bytes(damaged.read_bytes().replace(b"Example", b"Exampl\xff"))
+    databases = Databases([damaged, write(tmp_path / "asn.mmdb", {"8.8.8.0/24": {"asn": 1}})])
+    for _ in range(2):
+        assert databases.find(GOOGLE) == NOTHING | {"asn": 1}
+    (logged,) = caplog.messages
+    assert logged.startswith(f"{damaged}: ")
+    assert logged.endswith("; the other files are used")
 
 
 # The sample that ships with the app.

@@ -32,6 +32,15 @@ def source(name: str, client: Client | None = None) -> Source:
     return make_sources(made, client or Client())[0]
 
 
+def test_a_data_folder_that_cannot_be_looked_into_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("app.sources.Path.exists", refuse)
+    with pytest.raises(ValueError, match=r"^data/dbip-city.mmdb: Permission denied$"):
+        source("mmdb")
+
+
 # Requests and documented answers
 
 REQUESTS = {
@@ -303,6 +312,22 @@ def test_ip_api_counts_the_seconds_of_its_429_in_a_header_of_its_own() -> None:
     refused = ask("ipapi", b"", 429, {"X-Ttl": "33"})
     assert isinstance(refused, QuotaExhausted)
     assert refused.retry_after == 33
+
+
+@pytest.mark.parametrize("status", [200, 429])
+def test_a_quota_that_is_gone_in_words_is_believed_for_as_long_as_the_header_says(status: int) -> None:
+    body = json.dumps({"success": False, "message": "You've hit the monthly limit"}).encode()
+    refused = ask("ipwhois", body, status, {"Retry-After": "900"})
+    assert isinstance(refused, QuotaExhausted)
+    assert refused.retry_after == 900
+
+
+@pytest.mark.parametrize("ip", ["10.0.0.1", "127.0.0.1", "fe80::1", None])
+def test_the_services_own_address_is_one_on_the_internet(ip: str | None) -> None:
+    body = json.dumps(ipwhois_answer("9.9.9.9") | {"ip": ip}).encode()
+    failed = ask("ipwhois", body, address=None)
+    assert isinstance(failed, UpstreamFailed)
+    assert failed.detail == "ipwhois does not say which address the service has on the internet"
 
 
 @pytest.mark.parametrize(

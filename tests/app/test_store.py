@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,7 +14,7 @@ import redis
 
 from app.store import Known, Store
 from tests.conftest import free_port
-from tests.upstream import Behaviour, Upstream, answering, http_answer, ipwhois, silent
+from tests.upstream import Upstream, answering, http_answer, silent
 
 pytestmark = pytest.mark.anyio
 
@@ -151,14 +150,32 @@ async def test_an_entry_that_another_version_could_have_written_is_read(
         json.dumps(GOOD | {"answer": {"ip": "1.1.1.1", "isp": "Another's", "source": "x"}}).encode(),
     ],
 )
-async def test_rubbish_in_the_store_is_no_answer(
-    rubbish: bytes, replica: Client, upstream: Upstreams, store: redis.Redis
+async def test_rubbish_in_the_store_is_no_answer_and_complained_of_once(
+    rubbish: bytes, replica: Client, upstream: Upstreams, store: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.set("geoip:8.8.8.8", rubbish)
-    store.set("geoip:rest:ipwhois", rubbish)
+    store.set("geoip:pause:ipwhois", rubbish)
     response = await replica(upstream()).get("/?ip=8.8.8.8")
     assert response.json()["isp"] == "Google LLC"
     assert response.headers["Cache-Status"] == "geoip; fwd=uri-miss; stored"
+    assert caplog.messages == ["going on without the shared cache: what it holds is not ours"]
+
+
+async def test_what_another_replica_stored_is_kept_no_longer_than_ones_own(
+    replica: Client, upstream: Upstreams, store: redis.Redis
+) -> None:
+    store.set("geoip:8.8.8.8", json.dumps(GOOD | {"expires": time.time() + 1e9}))
+    unknown = {"answer": None, "unknown": "nobody knows it", "expires": time.time() + 1e9}
+    store.set("geoip:1.1.1.1", json.dumps(GOOD | unknown))
+    pause = {"v": 1, "code": "quota-exhausted", "detail": "too many", "until": time.time() + 1e9}
+    store.set("geoip:pause:ipwhois", json.dumps(pause))
+    service = replica(upstream(), cache_ttl=600)
+    assert (await service.get("/?ip=8.8.8.8")).headers["Cache-Control"] in {
+        "public, max-age=600",
+        "public, max-age=599",
+    }
+    assert (await service.get("/?ip=1.1.1.1")).json()["detail"] == "nobody knows it"
+    assert 3590 < int((await service.get("/?ip=9.9.9.9")).headers["Retry-After"]) <= 3600
 
 
 async def test_a_value_of_another_type_is_no_answer(replica: Client, upstream: Upstreams, store: redis.Redis) -> None:
@@ -173,26 +190,61 @@ async def in_time(answer: Awaitable[httpx.Response]) -> dict[str, object]:
     return body
 
 
-def babbling(connection: object, _: object) -> None:
-    """Answer whatever is asked in another protocol."""
-    connection.sendall(http_answer({}))  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("behaviour", [silent, babbling])
-async def test_a_store_that_does_not_answer_is_done_without_and_complained_of_once(
-    behaviour: Behaviour, client: Client, upstream: Upstreams, caplog: pytest.LogCaptureFixture
+async def test_a_store_that_says_nothing_is_done_without_and_complained_of_once(
+    client: Client, upstream: Upstreams, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stalled = upstream(behaviour)
-    service = client(
-        cache_url=stalled.url.replace("http://", "redis://user:sesame@"), ipwhois_url=upstream(ipwhois).url
-    )
+    stalled = upstream(silent)
+    service = client(cache_url=stalled.url.replace("http://", "redis://user:sesame@"), ipwhois_url=upstream().url)
     await service.get("/?ip=9.9.9.9")  # imports what the first lookup needs
-    with caplog.at_level(logging.WARNING):
-        for number in range(3):
-            assert (await in_time(service.get(f"/?ip=8.8.8.{number}")))["isp"] == "Google LLC"
-            await asyncio.sleep(0.5)
-    assert len([line for line in caplog.messages if "shared cache" in line]) == 1
+    for number in range(3):
+        assert (await in_time(service.get(f"/?ip=8.8.8.{number}")))["isp"] == "Google LLC"
+        await asyncio.sleep(0.5)
+    assert caplog.messages == ["going on without the shared cache: it does not answer (TimeoutError)"]
     assert "sesame" not in caplog.text
+
+
+NOTHING = b"*2\r\n$-1\r\n$-1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("to_get", "to_set", "complaint"),
+    [
+        (
+            NOTHING,
+            b"-OOM command not allowed when used memory > 'maxmemory'.\r\n",
+            "refuses a command (OutOfMemoryError)",
+        ),
+        (NOTHING, b"-READONLY You can't write against a read only replica.\r\n", "refuses a command (ReadOnlyError)"),
+        (b"-ERR unknown command\r\n", b"+OK\r\n", "refuses a command (ResponseError)"),
+        (http_answer({}), http_answer({}), "does not answer (InvalidResponse)"),
+        (b"$x\r\n", b"$x\r\n", "does not answer (ValueError)"),
+        (b":12\r\n", b"+OK\r\n", "does not answer what it is asked"),
+        (b"*1\r\n$-1\r\n", b"+OK\r\n", "does not answer what it is asked"),
+    ],
+)
+async def test_a_store_that_answers_nonsense_is_done_without_and_complained_of_once(
+    to_get: bytes, to_set: bytes, complaint: str, client: Client, upstream: Upstreams, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while command := await reader.read(65536):
+            writer.write(to_set if b"SET\r\n" in command else to_get if b"MGET" in command else b"+OK\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        shared = Store(f"redis://127.0.0.1:{port}", patience=10)
+        service = client(store=shared, ipwhois_url=upstream().url)
+        for number in range(5):
+            assert (await service.get(f"/?ip=8.8.8.{number}")).json()["isp"] == "Google LLC"
+        await shared.aclose()
+    assert caplog.messages == [f"going on without the shared cache: it {complaint}"]
+
+
+@pytest.mark.parametrize("options", ["sesame=1", "ssl_cert_reqs=sesame", "max_connections=sesame"])
+async def test_a_url_with_a_wrong_option_is_refused_without_being_shown(options: str) -> None:
+    with pytest.raises(ValueError, match=r"^GEOIP_CACHE_URL: an option in it") as caught:
+        Store(f"rediss://127.0.0.1:1/0?{options}")
+    assert "sesame" not in str(caught.value)
 
 
 async def test_a_store_that_is_gone_is_done_without(
@@ -203,7 +255,7 @@ async def test_a_store_that_is_gone_is_done_without(
     assert (await in_time(service.get("/?ip=8.8.8.8")))["isp"] == "Google LLC"
     assert (await in_time(service.get("/?ip=8.8.8.8")))["isp"] == "Google LLC"
     assert len(source.requests) == 1
-    assert caplog.messages == ["the shared cache does not answer: going on without it (ConnectionError)"]
+    assert caplog.messages == ["going on without the shared cache: it does not answer (ConnectionError)"]
 
 
 async def test_the_store_of_the_settings_is_used_and_left_in_good_order(
@@ -219,13 +271,18 @@ async def test_the_store_of_the_settings_is_used_and_left_in_good_order(
     assert store.keys("geoip:8.8.8.*")
 
 
-async def test_with_the_cache_off_nothing_is_shared(replica: Client, upstream: Upstreams, store: redis.Redis) -> None:
+@pytest.mark.parametrize("off", ["cache_ttl", "cache_size"])
+async def test_with_the_cache_off_nothing_is_shared(
+    off: str, replica: Client, upstream: Upstreams, store: redis.Redis
+) -> None:
     source = upstream()
-    service = replica(source, cache_ttl=0)
+    service = replica(source, **{off: 0})
     for _ in range(2):
         response = await service.get("/?ip=8.8.8.8")
         assert response.headers["Cache-Status"] == "geoip; fwd=uri-miss"
     assert len(source.requests) == 2
+    source.behaviour = answering({}, 429)
+    assert (await service.get("/?ip=8.8.8.8")).status_code == 503
     assert store.keys() == []
 
 
