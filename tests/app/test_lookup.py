@@ -1,4 +1,4 @@
-"""Lookups: the sources in turn, their rests, the budget, the cache, and one request under way per address."""
+"""Lookups: the sources in turn, their pauses, the budget, the cache, and one request under way per address."""
 
 import asyncio
 import gc
@@ -203,7 +203,7 @@ async def test_every_source_has_an_equal_share_of_what_is_left(
     await several.find(EIGHT)
     assert shares == [2, 3, 6]
     shares.clear()
-    await several.find(EIGHT)  # while the second one rests
+    await several.find(EIGHT)  # while the second one is paused
     assert shares == [3, 6]
 
 
@@ -281,9 +281,9 @@ async def test_a_source_that_failed_three_times_running_is_left_alone_for_ten_se
     source = First(FAILED)
     failing = lookup(source)
     assert [await asked(failing, source) for _ in range(4)] == [True, True, True, False]
-    resting = await problem(failing)
-    assert isinstance(resting, UpstreamFailed)
-    assert resting.retry_after is None
+    paused = await problem(failing)
+    assert isinstance(paused, UpstreamFailed)
+    assert paused.retry_after is None
     clock.now += 9.9
     assert not await asked(failing, source)
     clock.now += 0.2
@@ -306,7 +306,7 @@ async def test_a_source_that_rests_is_passed_over(lookup: Make) -> None:
     assert len(first.asked) == 1
 
 
-async def test_what_was_under_way_does_not_shorten_a_rest(lookup: Make, clock: Clock) -> None:
+async def test_what_was_under_way_does_not_shorten_a_pause(lookup: Make, clock: Clock) -> None:
     refused = asyncio.Event()
 
     async def fail_afterwards() -> None:
@@ -458,7 +458,7 @@ async def test_an_expired_answer_is_better_than_an_error_for_a_day(lookup: Make,
     assert len(source.asked) == 4
 
 
-async def test_an_expired_answer_is_served_while_the_source_rests(lookup: Make, clock: Clock) -> None:
+async def test_an_expired_answer_is_served_while_the_source_is_paused(lookup: Make, clock: Clock) -> None:
     source = First(None, QUOTA)
     cached = lookup(source)
     await cached.find(EIGHT)
