@@ -52,7 +52,9 @@ geodata: .venv/data.lock ## fetch the full, current DB-IP Lite files into data/ 
 	@$(BIN)/python -m scripts.geodata
 sample: .venv/data.lock ## make app/sample.mmdb, the small database in the app, anew (needs npm; some minutes)
 	$(BIN)/python -m scripts.sample
-.PHONY: help run test check format lock geodata sample
+outline: .venv/pip ## draw the map in app/page.html anew (needs npm)
+	$(BIN)/python scripts/outline.py
+.PHONY: help run test check format lock geodata sample outline
 
 # Images
 IMAGES := buster-single buster alpine-single alpine distroless scratch
@@ -62,7 +64,12 @@ BUILD = docker build --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --build-arg REVISION
 	--build-arg VERSION=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py) \
 	--build-arg SOURCE=$(shell git remote get-url origin 2>/dev/null | sed 's,//[^/]*@,//,')
 # Settings from .env and from the environment; of the latter only the names are given, so no list of processes shows keys.
-SETTINGS = $(if $(wildcard .env),--env-file .env) $(addprefix --env ,$(filter GEOIP_%,$(.VARIABLES)))
+# Where it listens in the container is not theirs to say: that is what is published.
+SETTINGS = $(if $(wildcard .env),--env-file .env) $(addprefix --env ,$(filter GEOIP_%,$(.VARIABLES))) \
+	--env PORT=8080 --env GEOIP_BIND=0.0.0.0
+# What `make geodata` fetched, where the service looks for it: beside the app.
+GEODATA = $(if $(wildcard data/*.mmdb),--volume '$(CURDIR)/data:'"$$(docker image inspect \
+	--format '{{.Config.WorkingDir}}' geoip:$*)/data:ro")
 
 images: $(IMAGES:%=image-%) ## build all six images
 image-%-single:
@@ -71,9 +78,9 @@ image-%: ## build one: buster-single, buster, alpine-single, alpine, distroless 
 	$(BUILD) --tag geoip:$* --file docker/$*.Dockerfile .
 run-%: stop ## run one in the background, on http://localhost:8080
 	@docker run --detach --name geoip --publish 8080:8080 --read-only --cap-drop=ALL \
-	  --security-opt=no-new-privileges $(SETTINGS) geoip:$* >/dev/null
+	  --security-opt=no-new-privileges $(SETTINGS) $(GEODATA) geoip:$* >/dev/null
 	@until curl --silent --fail --output /dev/null --max-time 1 localhost:8080/healthz; do sleep 0.1; \
-	  docker top geoip >/dev/null 2>&1 || { docker logs geoip; exit 1; }; done
+	  docker top geoip >/dev/null 2>&1 && ((SECONDS < 30)) || { docker logs geoip; exit 1; }; done
 	@echo 'http://localhost:8080 answers; make stop ends it'
 stop: ## stop it
 	@if docker container inspect geoip >/dev/null 2>&1; then docker stop geoip >/dev/null && docker rm geoip >/dev/null; fi
@@ -106,10 +113,13 @@ test-deploy: .venv/deploy.lock .venv/app.lock ## test deploy/ with the image tha
 DOCUMENTS = README.md docs/workshop.md
 figures: .venv/images.lock ## write the figures of docs/comparison.json into the documents
 	@$(BIN)/python docker/compare/figures.py docs/comparison.json $(DOCUMENTS)
+screenshots: .venv/images.lock ## take the pictures of the page that `make run` or `make run-NAME` serves
+	tests/images/setup-browser
+	$(BIN)/python -m scripts.screenshot http://localhost:8080
 test-docs: images .venv/images.lock .venv/app.lock ## execute what the documents show, and compare it (some minutes)
 	$(BIN)/pytest --exitfirst tests/docs
 	tests/docs/newcomer
-.PHONY: figures test-docs
+.PHONY: figures screenshots test-docs
 
 # Benchmark
 bench: .venv/app.lock .venv/bench.lock ## measure it beside its peers (needs wrk; IMAGE=scratch: in a container; QUICK=1)

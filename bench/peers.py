@@ -56,8 +56,9 @@ def fastapi() -> object:
     return app
 
 
+application: Any = {"raw": raw, "starlette": starlette, "fastapi": fastapi}[peer]()
 config = uvicorn.Config(
-    {"raw": raw, "starlette": starlette, "fastapi": fastapi}[peer](),
+    application,
     port=int(port),
     http="h11" if other == "h11" else "httptools",
     loop="uvloop" if other == "uvloop" else "asyncio",

@@ -35,7 +35,7 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --start-interval=1s \
     CMD ["python", "-m", "app", "healthcheck"]
 ENTRYPOINT ["python", "-m", "app"]
-ARG PYTHON VERSION= REVISION= SOURCE=
+ARG VERSION= REVISION= SOURCE= PYTHON
 LABEL org.opencontainers.image.title="geoip" \
       org.opencontainers.image.description="A reference geo-IP API on Alpine, in one stage" \
       org.opencontainers.image.licenses="MIT" \
@@ -83,7 +83,7 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --start-interval=1s \
     CMD ["python", "-m", "app", "healthcheck"]
 ENTRYPOINT ["python", "-m", "app"]
-ARG PYTHON VERSION= REVISION= SOURCE=
+ARG VERSION= REVISION= SOURCE= PYTHON
 LABEL org.opencontainers.image.title="geoip" \
       org.opencontainers.image.description="A reference geo-IP API on Alpine, without what only its build needs" \
       org.opencontainers.image.licenses="MIT" \

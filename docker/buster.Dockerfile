@@ -1,6 +1,6 @@
 # Debian buster: where everyone starts. One stage is the shortest way to an image, and keeps compilers, package managers
 # and all that pip has written; two stages drop what only the build needs. The price of both is the distribution: buster
-# is at its end of life since June 2024, nothing in it is repaired any more, and its archive has moved, so no apt-get.
+# has been at its end of life since June 2024, nothing in it is repaired, and its archive has moved, so no apt-get.
 ARG PYTHON=python:3.11-buster
 ARG RUNTIME=python:3.11-slim-buster
 
@@ -37,7 +37,7 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --start-interval=1s \
     CMD ["python", "-m", "app", "healthcheck"]
 ENTRYPOINT ["python", "-m", "app"]
-ARG PYTHON VERSION= REVISION= SOURCE=
+ARG VERSION= REVISION= SOURCE= PYTHON
 LABEL org.opencontainers.image.title="geoip" \
       org.opencontainers.image.description="A reference geo-IP API on Debian buster, in one stage" \
       org.opencontainers.image.licenses="MIT" \
@@ -80,7 +80,7 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --start-interval=1s \
     CMD ["python", "-m", "app", "healthcheck"]
 ENTRYPOINT ["python", "-m", "app"]
-ARG RUNTIME VERSION= REVISION= SOURCE=
+ARG VERSION= REVISION= SOURCE= RUNTIME
 LABEL org.opencontainers.image.title="geoip" \
       org.opencontainers.image.description="A reference geo-IP API on Debian buster, without what only its build needs" \
       org.opencontainers.image.licenses="MIT" \

@@ -45,7 +45,7 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --start-interval=1s CMD ["/app/geoip", "healthcheck"]
 ENTRYPOINT ["/app/geoip"]
 
-ARG RUNTIME VERSION= REVISION= SOURCE=
+ARG VERSION= REVISION= SOURCE= RUNTIME
 LABEL org.opencontainers.image.title="geoip" \
       org.opencontainers.image.description="A reference geo-IP API, frozen on distroless" \
       org.opencontainers.image.licenses="MIT" \

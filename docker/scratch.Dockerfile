@@ -1,6 +1,7 @@
 # From scratch: an interpreted language is said to need a system around it. It needs an interpreter, and PyInstaller
 # brings that along as libraries; what these need in turn is libc, and musl's is one file that is its own loader. So
-# the image holds that file, the bundle, the certificates to trust and a name for the user. The price is distroless's,
+# the image holds that file, the bundle, the certificates to trust and a name for the user; and for scanners, what
+# distribution its files are of (/etc/os-release) and which packages (/lib/apk/db/installed). The price is distroless's,
 # and musl: slower at some work, and nobody updates it but a new build.
 ARG PYTHON=python:3.13-alpine
 
@@ -21,7 +22,8 @@ RUN --mount=type=bind,source=requirements,target=/tmp/requirements --mount=type=
 # hadolint ignore=SC2016
 RUN patchelf --set-rpath '$ORIGIN/_internal' /usr/local/lib/python3.*/site-packages/PyInstaller/bootloader/*/run
 
-# What the bundle needs of a system. The loader is named after the architecture: found, not spelled out.
+# What the bundle needs of a system, and os-release for scanners, to which record.py below adds the list of packages. The
+# loader is named after the architecture: found, not spelled out.
 RUN mkdir -p /image/lib /image/etc/ssl/certs && \
     cp /lib/ld-musl-*.so.1 /image/lib/ && \
     cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ && \

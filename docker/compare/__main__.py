@@ -33,13 +33,12 @@ import scanning
 from comparison import Comparison, Row
 from engine import NoDockerError, cleaned_up, connect
 
-NAMES = ("buster-single", "buster", "alpine-single", "alpine", "distroless", "scratch")
 progress = Console(stderr=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="compare", description="Measure the images that are built, side by side.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"images (default: {' '.join(NAMES)})")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"images (default: {' '.join(building.IMAGES)})")
     parser.add_argument("--repository", default="geoip", help="what stands before the colon (default: %(default)s)")
     parser.add_argument("--starts", type=int, default=5, help="how often each is started (default: %(default)s)")
     parser.add_argument("--build", default="docker build", help="the command that builds (default: %(default)s)")
@@ -52,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing: take this JSON")
     parser.add_argument("--scan", action="store_true", help="measure nothing: list the vulnerabilities of each NAME")
     options = parser.parse_args(arguments)
-    names = options.names or list(NAMES)
+    names = options.names or list(building.IMAGES)
     signal.signal(signal.SIGTERM, _interrupted)
     try:
         if options.scan:

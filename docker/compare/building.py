@@ -19,6 +19,8 @@ from engine import LABEL, remove_image
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 1800.0  # seconds for one build
+IMAGES = tuple(re.findall(r"^IMAGES := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split())
+"""All images, the heaviest first, as the Makefile lists them."""
 VERSION = re.compile(r'^(__version__ = ".*)"$', re.MULTILINE)
 
 

@@ -13,6 +13,8 @@ and another says which columns the table of all images below has, up to the comm
     <!-- comparison: unpacked, shell -->
     <!-- /comparison -->
 
+Below the table a line says so where it was measured on stand-ins for the base images.
+
 A line must not begin with a figure: Markdown would take the whole line for HTML. Exit status: 0; 1 where --check found
 figures that are not current, or a document asks for a figure that there is not.
 """
@@ -34,6 +36,7 @@ TABLE = re.compile(
 )
 MARKER = re.compile(r"<!-- (figure|comparison)\b.*")
 T = TypeVar("T")
+STAND_INS = "*Measured on local stand-ins for the base images: with the published ones figures differ.*"
 COLUMNS = {column.title: column for _, columns in report.TABLES for column in columns}
 # The attributes behind the columns that can be divided.
 NUMBERS = {
@@ -69,6 +72,8 @@ def render(text: str, measured: Comparison) -> str:
             *([f"`{name}`", *(_cell(rows, name, title) for title in titles)] for name in rows),
         ]
         body = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+        if report.on_stand_ins(measured):
+            body += f"\n{STAND_INS}\n"
         return f"{match['begin']}{body}{match['end']}"
 
     for found in MARKER.finditer(text):

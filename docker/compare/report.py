@@ -158,6 +158,11 @@ def _machine(comparison: Comparison) -> str:
     )
 
 
+def on_stand_ins(comparison: Comparison) -> bool:
+    """Whether a base was not the published image."""
+    return any(base.published is False for base in comparison.bases)
+
+
 def database(made: str | None) -> str:
     return f"database of {made}" if made else "date of its database unknown"
 
@@ -179,7 +184,8 @@ EXPLANATIONS = f"""\
   file with three hundred names.
 - **setuid**: files that run with the rights of their owner or group.
 - **OS packages, Python packages**: as syft finds them, by the records of dpkg and apk and by `*.dist-info`.
-- **shell, package manager**: what `docker exec` could run, by trying each.
+- **shell, package manager**: what `docker exec` could run, by trying each. What busybox has of a name counts as well:
+  `dpkg` and `rpm` beside Alpine's `apk`.
 - **first answer**: from the start of the process to the first answer from the sample of places in the image.
 - **memory**: what the processes hold after {REQUESTS:,} requests on {CONNECTIONS} connections, without files that the
   kernel can drop. This and the first answer are medians; the images took turns.
@@ -228,7 +234,7 @@ def markdown(comparison: Comparison) -> str:
     lines += [
         f"| `{base.name}` | {f'`{base.id[:19]}`' if base.id else ''} | {origin(base)} |" for base in comparison.bases
     ]
-    if any(base.published is False for base in comparison.bases):
+    if on_stand_ins(comparison):
         lines += [
             "",
             "A size or a count on a stand-in is one of the stand-in: with the published images figures differ.",

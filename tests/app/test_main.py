@@ -1,5 +1,6 @@
 """The command line and the running process: start, health, signals, certificates, logs."""
 
+import re
 import signal
 import socket
 import ssl
@@ -170,6 +171,13 @@ def test_healthcheck_does_without_the_web_framework(tmp_path: Path) -> None:
         check=True,
     )
     assert process.stdout.strip() == ""
+
+
+def test_without_a_shared_cache_its_client_is_not_imported(serve: Serve, upstream: Upstreams) -> None:
+    service = serve(PYTHONVERBOSE=1, GEOIP_IPWHOIS_URL=upstream().url)
+    assert service.get("/?ip=8.8.8.8").status_code == 200
+    imported = set(re.findall(r"^import '(\w+)'", service.log.read_text(), re.MULTILINE))
+    assert imported & {"fastapi", "redis"} == {"fastapi"}
 
 
 # The end

@@ -135,6 +135,9 @@ def test_the_settings_are_ones_that_the_service_takes(monkeypatch: pytest.Monkey
     fields = {f"GEOIP_{name.upper()}" for name in Settings.model_fields}
     assert set(environment()) <= fields
     assert settings.trusted_proxies
+    # The Service has an address of either family, and passes on to the pod's address of the same.
+    assert get("Service", "geoip")["spec"]["ipFamilyPolicy"] == "PreferDualStack"
+    assert str(settings.bind) == "::"
     assert settings.log_format == "json"
     # No address of anybody is logged.
     assert not settings.log_addresses

@@ -82,6 +82,17 @@ def test_a_figure_is_written_after_its_marker(comparison: Path, before: str, aft
     assert figures(comparison, "--check", document).returncode == 0
 
 
+def test_a_table_of_figures_on_stand_ins_says_so(comparison: Path) -> None:
+    document = comparison.with_name("document.md")
+    for published, lines in (("null", 0), ("true", 0), ("false", 1)):
+        base = f'[{{"name": "base", "id": "", "digests": [], "published": {published}}}]'
+        comparison.write_text(COMPARISON.replace('"bases": []', f'"bases": {base}'))
+        document.write_text("<!-- comparison: shell -->\n<!-- /comparison -->\n")
+        assert figures(comparison, document).returncode == 0
+        assert document.read_text().count("stand-ins") == lines
+        assert figures(comparison, "--check", document).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

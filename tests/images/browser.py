@@ -1,6 +1,7 @@
-"""Debian's Chromium without a window, and what a reader of the page sees and does in it."""
+"""Chromium or Chrome without a window, and what a reader of the page sees and does in it."""
 
 import json
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,15 @@ PATIENCE = 10  # seconds, for anything that the page should do at once
 PHONE, LAPTOP, PROJECTOR = (320, 640), (1280, 800), (1920, 1080)
 
 
+def on_debian() -> bool:
+    """Whether Chromium is a package: elsewhere selenium finds or fetches Chrome, which there is for no arm64 Linux."""
+    return platform.freedesktop_os_release()["ID"] == "debian"
+
+
 @contextmanager
 def start_chromium(profile: Path) -> Iterator[Chrome]:
     """Start it with an empty directory for its profile; it logs its console and what it asks of the network."""
     options = ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
     for argument in (
         "--headless=new",
         "--no-sandbox",  # it may run as root, in a container
@@ -37,7 +42,11 @@ def start_chromium(profile: Path) -> Iterator[Chrome]:
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = Chrome(options, ChromeService("/usr/bin/chromedriver"))
+    service = None  # selenium looks for Chrome and its driver
+    if on_debian():
+        options.binary_location = "/usr/bin/chromium"
+        service = ChromeService("/usr/bin/chromedriver")
+    driver = Chrome(options, service)
     try:
         driver.set_page_load_timeout(PATIENCE)
         yield driver

@@ -15,10 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
+from building import IMAGES
 from tests.conftest import free_port
 
-IMAGES = ("buster-single", "buster", "alpine-single", "alpine", "distroless", "scratch")
 FROZEN = ("distroless", "scratch")
+"""Those that hold a frozen app. Each has a NAME.yaml here."""
 # The smallest machine that it is promised to run on, and no writable path.
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pids-limit=64", "--memory=96m")
 
@@ -39,6 +40,11 @@ def built() -> tuple[str, ...]:
     if not names:
         raise pytest.UsageError("no image is built: make images")
     return names
+
+
+def program(image: str) -> list[str]:
+    """The service's own command in a container of that image."""
+    return ["/app/geoip"] if image in FROZEN else ["python", "-m", "app"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

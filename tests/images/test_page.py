@@ -1,4 +1,4 @@
-"""The page in a real browser: Debian's Chromium, as `tests/images/setup-browser` installs it.
+"""The page in a real browser: Debian's Chromium, as `tests/images/setup-browser` installs it, elsewhere Chrome.
 
 The page comes from the image geoip:scratch, offline, or from the service whose URL is in GEOIP_SITE (`make run` and
 GEOIP_SITE=http://localhost:8080). What that service cannot be made to answer at will, a rehearsal does: a server that
@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import os
+import platform
 import re
 import subprocess
 import threading
@@ -27,7 +28,7 @@ import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
-from tests.images.browser import LAPTOP, PATIENCE, PHONE, PROJECTOR, Browser, start_chromium
+from tests.images.browser import LAPTOP, PATIENCE, PHONE, PROJECTOR, Browser, on_debian, start_chromium
 
 IMAGE = "geoip:scratch"
 AXE = sorted((Path(__file__).parents[2] / "build").glob("axe-core-*/axe.min.js"))
@@ -163,6 +164,8 @@ def rehearsal(site: str) -> Iterator[Rehearsal]:
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    if platform.machine() == "aarch64" and not on_debian():
+        pytest.skip("no Chrome for Linux on arm64, and Chromium is no package here")
     with start_chromium(tmp_path_factory.mktemp("chromium")) as driver:
         yield driver
 

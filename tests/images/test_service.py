@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import trustme
 
 from tests.conftest import ROOT, Service, environment, free_port
-from tests.images.conftest import FROZEN, HARDENED, Container, docker
+from tests.images.conftest import FROZEN, HARDENED, Container, docker, program
 from tests.upstream import Behaviour, Request, Upstream, answering, http_answer, ipwhois, ipwhois_answer
 
 Start = Callable[..., Container]
@@ -113,9 +114,24 @@ def test_becomes_healthy_and_says_when_it_is_not(image: str, container: Start) -
         assert time.monotonic() < deadline, service.state["Health"]
         time.sleep(0.2)
     check = ["docker", "exec", f"--env=PORT={free_port()}", service.name]
-    command = ["/app/geoip"] if image in FROZEN else ["python", "-m", "app"]
-    elsewhere = subprocess.run([*check, *command, "healthcheck"], capture_output=True, timeout=20)
+    elsewhere = subprocess.run([*check, *program(image), "healthcheck"], capture_output=True, timeout=20)
     assert elsewhere.returncode == 1
+
+
+def test_without_any_network_it_is_well_and_answers(image: str) -> None:
+    name = f"geoip-test-{uuid.uuid4().hex}"
+    try:
+        docker("run", "--detach", "--name", name, "--network=none", *HARDENED, f"geoip:{image}")
+        check = ["docker", "exec", name, *program(image), "healthcheck"]
+        deadline = time.monotonic() + 40
+        while subprocess.run(check, capture_output=True, timeout=20).returncode:
+            assert time.monotonic() < deadline, docker("logs", name)
+        # With its default sources: the first cannot be reached, the sample in the image answers.
+        ask = "wget -q -O - 'http://127.0.0.1:8080/?ip=8.8.8.8'"
+        answer = json.loads(docker("run", "--rm", f"--network=container:{name}", "python:3.13-alpine", "sh", "-c", ask))
+        assert (answer["isp"], answer["source"]) == ("Google LLC", "mmdb")
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], capture_output=True, timeout=30)
 
 
 def test_listens_on_ipv6(image: str, container: Start) -> None:
