@@ -152,11 +152,11 @@ class Store:
             return None
         if self._failures >= FAILURES_RUNNING:
             self._away_until = began + AWAY  # for the others: many at once would open as many connections
+        result = None
         try:
             result = await self._in_time(asyncio.ensure_future(command()))
         except self._refusal as error:  # full, read-only, not ours: it is there, and may yet answer the next command
             self._complain(f"it refuses a command ({type(error).__name__})")
-            return None
         # Whatever it is: nobody needs the store, and redis raises ValueError and the like where it is sent nonsense.
         except Exception as error:  # noqa: BLE001
             self._failed(error, began)
