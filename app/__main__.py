@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings()
     except ValueError as error:
-        print(f"geoip: {error}", file=sys.stderr)  # noqa: T201
+        print(f"geoip: {error}", file=sys.stderr)
         return 1 if command == "healthcheck" else 2
     return healthcheck(settings) if command == "healthcheck" else serve(settings)
 
@@ -55,19 +55,19 @@ def serve(settings: Settings) -> int:
 
     # To learn that no model here is one of Pydantic's first version, FastAPI imports all of that: an eighth of a start.
     # Where it cannot, it takes that for a no.
-    sys.modules["pydantic.v1"] = None  # type: ignore[assignment]
+    sys.modules["pydantic.v1"] = None  # type: ignore[assignment]  # None is how an import is made to fail
     from app.api import create_app  # not before: a wrong setting is told at once, and healthcheck needs none of it
 
     try:
         app = create_app(settings)
     except ValueError as error:
-        print(f"geoip: {error}", file=sys.stderr)  # noqa: T201
+        print(f"geoip: {error}", file=sys.stderr)
         return 2
     try:
         listener = _listen(settings)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
-        print(f"geoip: cannot listen on {settings.bind} port {settings.port}: {reason}", file=sys.stderr)  # noqa: T201
+        print(f"geoip: cannot listen on {settings.bind} port {settings.port}: {reason}", file=sys.stderr)
         return 1
 
     import uvicorn

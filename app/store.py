@@ -157,8 +157,7 @@ class Store:
             result = await self._in_time(asyncio.ensure_future(command()))
         except self._refusal as error:  # full, read-only, not ours: it is there, and may yet answer the next command
             self._complain(f"it refuses a command ({type(error).__name__})")
-        # Whatever it is: nobody needs the store, and redis raises ValueError and the like where it is sent nonsense.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 (redis raises ValueError and the like where it is sent nonsense)
             self._failed(error, began)
             return None
         self._failures, self._away_until = 0, -math.inf

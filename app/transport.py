@@ -14,7 +14,7 @@ class Connection(httpx.AsyncHTTPTransport):
     moment too late for a connection: with 16 under way that was three quarters of what a request cost.
     """
 
-    _pool: httpcore.AsyncHTTPConnection  # type: ignore[assignment]
+    _pool: httpcore.AsyncHTTPConnection  # type: ignore[assignment]  # not the pool that httpx has
 
     def __init__(self, url: httpx.URL, context: ssl.SSLContext) -> None:
         origin = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"").origin

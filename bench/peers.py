@@ -21,7 +21,7 @@ def raw() -> Any:  # noqa: ANN401 (an ASGI application)
     """Nothing between the server and the bytes: the ceiling."""
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
 
-    async def app(_scope: object, _receive: object, send: Any) -> None:  # noqa: ANN401
+    async def app(_scope: object, _receive: object, send: Any) -> None:  # noqa: ANN401 (each server types ASGI in its own way)
         await send({"type": "http.response.start", "status": 200, "headers": pairs})
         await send({"type": "http.response.body", "body": body})
 

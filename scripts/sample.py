@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 import maxminddb
 from mmdb_writer import MmdbF64, MMDBWriter
-from netaddr import IPSet  # type: ignore[import-untyped]
+from netaddr import IPSet  # type: ignore[import-untyped]  # it has no types
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE_LIMIT = 256_000

@@ -93,7 +93,7 @@ def ratio(row: Row, first: Row) -> str | None:
     if not row.unpacked or not first.unpacked or row is first:
         return None
     share = row.unpacked / first.unpacked
-    return f"÷ {1 / share:.1f}" if share <= 1 else f"× {share:.1f}"  # noqa: RUF001
+    return f"÷ {1 / share:.1f}" if share <= 1 else f"× {share:.1f}"  # noqa: RUF001 (a times sign it is)
 
 
 def show(comparison: Comparison, console: Console) -> None:
