@@ -55,11 +55,11 @@ async def test_a_proxy_that_is_away_is_an_error(monkeypatch: pytest.MonkeyPatch)
 
 
 def hanging_up(connection: socket.socket, _: Request) -> None:
-    """Answer on one connection until nothing was asked for 0.4 s."""
+    """Answer on one connection until nothing was asked for 1.5 s."""
     time.sleep(0.05)
     while True:
         connection.sendall(http_answer({}, headers={"Connection": "keep-alive"}))
-        if not select.select([connection], [], [], 0.4)[0]:
+        if not select.select([connection], [], [], 1.5)[0]:
             break
         if not connection.recv(65536):
             return
@@ -73,11 +73,11 @@ async def test_connections_that_the_upstream_gave_up_are_closed_while_another_is
     try:
         await asyncio.gather(*(client.get(source.url, {}, {}) for _ in range(5)))
         assert source.open == 5
-        for _ in range(20):
+        for _ in range(25):
             await asyncio.sleep(0.1)
             await client.get(source.url, {}, {})
         assert (source.open, source.accepted) == (1, 5)
-        await asyncio.sleep(1)  # the last one is given up as well
+        await asyncio.sleep(2.5)  # the last one is given up as well
         await client.get(source.url, {}, {})
         assert (source.open, source.accepted) == (1, 6)
     finally:

@@ -41,7 +41,7 @@ class Clock:
         return self.now
 
 
-Outcome = None | int | Problem | Exception | Callable[[], Awaitable[None]]
+Outcome = None | int | Problem | Exception | Callable[[], Awaitable[object]]
 
 
 class First(Source):
@@ -372,16 +372,23 @@ async def test_the_number_of_requests_under_way_is_bounded(lookup: Make) -> None
 
 
 async def test_to_wait_for_room_is_no_failure_of_the_source(lookup: Make, caplog: pytest.LogCaptureFixture) -> None:
-    slow = First(lambda: asyncio.sleep(0.3))
-    many = lookup(slow, timeout=0.5)
-    found = await asyncio.gather(
-        *(many.find(IPv4Address(number)) for number in range(4 * MAX_UNDER_WAY)), return_exceptions=True
-    )
-    late = {each.detail for each in found if isinstance(each, UpstreamTimeout)}
-    assert late == {"first has too many requests under way"}
-    assert sum(isinstance(each, Found) for each in found) == MAX_UNDER_WAY
-    assert caplog.messages == []
+    done = asyncio.Event()
+    slow = First(done.wait)
+    many = lookup(slow, timeout=30)
+    asked = [asyncio.create_task(many.find(IPv4Address(number))) for number in range(MAX_UNDER_WAY)]
+    for _ in range(10):
+        await asyncio.sleep(0)  # until all are asked
+    assert len(slow.asked) == MAX_UNDER_WAY
+    many._timeout = 0.05
+    for number in range(5):
+        late = await problem(many, IPv4Address(1000 + number))
+        assert isinstance(late, UpstreamTimeout)
+        assert late.detail == "first has too many requests under way"
+    done.set()
+    assert {answer(found).source for found in await asyncio.gather(*asked)} == {"first"}
+    many._timeout = 30
     assert answer(await many.find(EIGHT)).source == "first"
+    assert caplog.messages == []
 
 
 async def test_those_who_queued_do_not_ask_a_source_that_refuses_meanwhile(lookup: Make) -> None:
