@@ -170,10 +170,8 @@ async def test_what_another_replica_stored_is_kept_no_longer_than_ones_own(
     pause = {"v": 1, "code": "quota-exhausted", "detail": "too many", "until": time.time() + 1e9}
     store.set("geoip:pause:ipwhois", json.dumps(pause))
     service = replica(upstream(), cache_ttl=600)
-    assert (await service.get("/?ip=8.8.8.8")).headers["Cache-Control"] in {
-        "public, max-age=600",
-        "public, max-age=599",
-    }
+    kept = (await service.get("/?ip=8.8.8.8")).headers["Cache-Control"].removeprefix("public, max-age=")
+    assert 590 < int(kept) <= 600
     assert (await service.get("/?ip=1.1.1.1")).json()["detail"] == "nobody knows it"
     assert 3590 < int((await service.get("/?ip=9.9.9.9")).headers["Retry-After"]) <= 3600
 
