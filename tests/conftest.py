@@ -1,12 +1,13 @@
 """Fixtures of all tests: the service as a process, and its upstream."""
 
+import itertools
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +31,18 @@ class Service:
         return httpx.get(self.url + target, headers=headers, timeout=15, trust_env=False)
 
 
+# Below those that the kernel hands out (32768 and up on Linux, 49152 elsewhere): before the service listens on one of
+# these, another test's upstream would have it. Each of pytest's workers goes through some hundreds of its own.
+_first = 10_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 44 * 500
+_ports = itertools.cycle(range(_first, _first + 500))
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """A port of 127.0.0.1 that nobody listens on, and that nobody else will be given."""
+    while True:
+        with suppress(OSError), socket.create_server(("127.0.0.1", next(_ports))) as listener:
+            port: int = listener.getsockname()[1]
+            return port
 
 
 def environment(**settings: object) -> dict[str, str]:

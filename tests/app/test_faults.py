@@ -21,7 +21,7 @@ import httpx
 import pytest
 import trustme
 
-from tests.conftest import Service
+from tests.conftest import Service, free_port
 from tests.upstream import (
     Behaviour,
     Request,
@@ -427,8 +427,7 @@ async def check_unreachable(service: httpx.AsyncClient) -> None:
 
 
 async def test_a_refused_connection(running: Running, upstream: Upstreams, quiet: Callable[[int], None]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     async with running(sources="ipwhois", timeout=BUDGET, ipwhois_url=url) as service:
         await check_unreachable(service)
     async with running(
