@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -32,9 +33,10 @@ class Service:
 
 
 # Below those that the kernel hands out (32768 and up on Linux, 49152 elsewhere): before the service listens on one of
-# these, another test's upstream would have it. Each of pytest's workers goes through some hundreds of its own.
+# these, another test's upstream would have it. Each of pytest's workers goes through some hundreds of its own, in an
+# order of its own: a second run may be under way.
 _first = 10_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 44 * 500
-_ports = itertools.cycle(range(_first, _first + 500))
+_ports = itertools.cycle(random.sample(range(_first, _first + 500), 500))
 
 
 def free_port() -> int:
