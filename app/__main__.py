@@ -1,5 +1,7 @@
 """The command line: `python -m app` serves, `python -m app healthcheck` asks the running service how it is."""
 
+from __future__ import annotations
+
 import argparse
 import gc
 import logging
@@ -7,18 +9,27 @@ import os
 import signal
 import socket
 import sys
-from http.client import HTTPConnection, HTTPException
 from ipaddress import IPv6Address
+from typing import TYPE_CHECKING
 
 from app import __version__
-from app.log import configure_logging
-from app.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 logger = logging.getLogger("geoip")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command. Exit status: 0, 1 where the service cannot start or is not well, 2 for a wrong setting."""
+    # Our handler is needed twice. From the first moment, before pydantic is imported and uvicorn installs its own: the
+    # first process of a container is not ended by a signal that nobody handles. And when all is answered and uvicorn
+    # raises the signal again: a name lookup that hangs would hold up any other end, since it is a thread that nobody
+    # can stop.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    from app.settings import load_settings
+
     parser = argparse.ArgumentParser(prog="geoip", description="A geo-IP API. Its settings are environment variables.")
     parser.add_argument("command", nargs="?", choices=["serve", "healthcheck"], default="serve", help="default: serve")
     parser.add_argument("--version", action="version", version=__version__)
@@ -26,31 +37,33 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings()
     except ValueError as error:
-        print(f"geoip: {error}", file=sys.stderr)
-        return 1 if command == "healthcheck" else 2
+        return _fail(error, 1 if command == "healthcheck" else 2)
     return healthcheck(settings) if command == "healthcheck" else serve(settings)
 
 
 def healthcheck(settings: Settings) -> int:
     """0 if the service on this machine answers within a second, else 1. The web framework is not imported."""
+    from http.client import HTTPConnection, HTTPException
+
     host = settings.bind
     if host.is_unspecified:
         host = type(host)("::1" if isinstance(host, IPv6Address) else "127.0.0.1")
+    signal.signal(signal.SIGALRM, _too_late)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)  # in all: a socket's timeout would be for each part of an answer
     try:
-        connection = HTTPConnection(str(host), settings.port, timeout=0.5)
+        connection = HTTPConnection(str(host), settings.port)
         connection.request("GET", "/healthz")
         return 0 if connection.getresponse().status == 204 else 1
     except (OSError, HTTPException):
         return 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, then answer what is under way."""
-    # Our handler is needed twice. Before uvicorn installs its own: the first process of a container is not ended by a
-    # signal that nobody handles. And when all is answered and uvicorn raises the signal again: a name lookup that hangs
-    # would hold up any other end, since it is a thread that nobody can stop.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
+    from app.log import configure_logging
+
     configure_logging(settings)
 
     # To learn that no model here is one of Pydantic's first version, FastAPI imports all of that: an eighth of a start.
@@ -61,21 +74,21 @@ def serve(settings: Settings) -> int:
     try:
         app = create_app(settings)
     except ValueError as error:
-        print(f"geoip: {error}", file=sys.stderr)
-        return 2
+        return _fail(error, 2)
     try:
         listener = _listen(settings)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
-        print(f"geoip: cannot listen on {settings.bind} port {settings.port}: {reason}", file=sys.stderr)
-        return 1
+        return _fail(f"cannot listen on {settings.bind} port {settings.port}: {reason}", 1)
 
     import uvicorn
+
+    from app.protocol import Protocol
 
     debug = settings.log_level == "debug"
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=Protocol,
         loop="asyncio",
         ws="none",
         log_config=None,
@@ -115,6 +128,15 @@ def _url(settings: Settings) -> str:
         if settings.bind.version == 6
         else f"http://{settings.bind}:{settings.port}"
     )
+
+
+def _fail(reason: object, status: int) -> int:
+    print("geoip:", *str(reason).splitlines(), file=sys.stderr)  # one line, whatever a path has in it
+    return status
+
+
+def _too_late(*_: object) -> None:
+    raise TimeoutError
 
 
 def _leave(*_: object) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import SkipJsonSchema, models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -19,6 +20,7 @@ from app.log import NOTES, RequestLog
 from app.lookup import Found, Lookup
 from app.page import CONTENT_SECURITY_POLICY, HTML, prefers_html
 from app.problems import (
+    BadRequest,
     InternalError,
     InvalidAddress,
     MethodNotAllowed,
@@ -95,7 +97,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     async def locate(
         request: Request,
         ip: Annotated[
-            str | None,
+            str | SkipJsonSchema[None],
             Query(description="One IPv4 or IPv6 address; the caller's own by default.", examples=["8.8.8.8"]),
         ] = None,
     ) -> Response:
@@ -118,7 +120,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
         }
         return Response(found.body, headers=_HEADERS | headers, media_type="application/json")
 
-    app.get("/", response_model=Answer, response_description="The answer.", responses=_problem_responses())(locate)
+    app.get("/", summary="Look an address up", response_model=Answer, responses=_responses())(locate)
     app.head("/", include_in_schema=False)(locate)
 
     @app.get("/healthz", include_in_schema=False)
@@ -126,13 +128,14 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     async def healthz() -> Response:
         return Response(status_code=204)
 
-    app.add_exception_handler(Problem, _problem_response)
-    app.add_exception_handler(HTTPException, _http_problem_response)
-    app.add_exception_handler(Exception, _bug_response)
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_bug)
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["GET", "HEAD"], allow_headers=["*"])
     app.add_middleware(Hits, lookup=lookup)
     if settings.log_format == "json":
-        app.add_middleware(RequestLog, addresses=settings.log_addresses)
+        paths = {route.path for route in app.routes if isinstance(route, Route)}
+        app.add_middleware(RequestLog, paths=paths, addresses=settings.log_addresses)
     if settings.trusted_proxies:
         app.add_middleware(_Forwarded, trusted=settings.trusted_proxies)
     return app
@@ -223,9 +226,11 @@ class _Forwarded:
         await self._app(scope, receive, send)
 
 
-def _problem_response(_: Request, problem: Exception) -> Response:
-    assert isinstance(problem, Problem)  # noqa: S101 (Starlette hands over what was registered)
+def problem_response(problem: Problem) -> Response:
+    """A problem as it is sent."""
     headers = _HEADERS | {"Cache-Control": "no-store"}
+    if problem.cache_status is not None:
+        headers["Cache-Status"] = problem.cache_status
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
     if isinstance(problem, MethodNotAllowed):
@@ -238,19 +243,26 @@ def _problem_response(_: Request, problem: Exception) -> Response:
     )
 
 
-def _http_problem_response(request: Request, error: Exception) -> Response:
+def _on_problem(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Problem)  # noqa: S101 (Starlette hands over what was registered)
+    request.scope.get(NOTES, {})["upstream_ms"] = problem.upstream_ms
+    return problem_response(problem)
+
+
+def _on_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (as above)
     if error.status_code == 405:
-        return _problem_response(request, MethodNotAllowed("only GET and HEAD are answered here"))
-    return _problem_response(request, NotFound("there is nothing here: ask for /, /?ip=ADDRESS or /docs"))
+        return problem_response(MethodNotAllowed("only GET and HEAD are answered here"))
+    return problem_response(NotFound("there is nothing here: ask for /, /?ip=ADDRESS or /docs"))
 
 
-def _bug_response(request: Request, _: Exception) -> Response:
-    return _problem_response(request, InternalError(_BUG))
+def _on_bug(_request: Request, _: Exception) -> Response:
+    return problem_response(InternalError(_BUG))
 
 
 # What the schema says of problems: for each, how it looks.
 _EXAMPLES: tuple[Problem, ...] = (
+    BadRequest("this is not HTTP/1.1"),
     InvalidAddress(_NOT_AN_ADDRESS),
     ReservedAddress(_RESERVED),
     UnknownAddress("ipwhois does not know this address"),
@@ -262,8 +274,18 @@ _EXAMPLES: tuple[Problem, ...] = (
 )
 
 
-def _problem_responses() -> dict[int | str, dict[str, Any]]:
-    responses: dict[int | str, dict[str, Any]] = {}
+def _responses() -> dict[int | str, dict[str, Any]]:
+    headers = {
+        "Cache-Control": "`private, no-store` for the caller's own address and an expired answer, else an age.",
+        "Cache-Status": "Whether it is from the cache, and for how many seconds yet (RFC 9211).",
+    }
+    responses: dict[int | str, dict[str, Any]] = {
+        200: {
+            "description": "The answer; a page that shows it where `Accept` prefers HTML.",
+            "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()},
+            "content": {"text/html": {"schema": {"type": "string"}}},
+        }
+    }
     for problem in _EXAMPLES:
         response = responses.setdefault(
             problem.status,

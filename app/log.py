@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from app.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("geoip")
@@ -48,11 +50,13 @@ def configure_logging(settings: Settings) -> None:
 class RequestLog:
     """One line a request: method, path, status, milliseconds, and the notes that were taken on the way.
 
-    Addresses are people's: they are logged only where the settings ask for it.
+    Addresses are people's: they are logged only where the settings ask for it. So is a path that is none of `paths`,
+    which may be an address: elsewhere one asks for /8.8.8.8.
     """
 
-    def __init__(self, app: ASGIApp, addresses: bool) -> None:
+    def __init__(self, app: ASGIApp, paths: Container[str], addresses: bool) -> None:
         self._app = app
+        self._paths = paths
         self._addresses = addresses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,9 +64,10 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        notes: dict[str, object] = {}
+        notes: dict[str, object] = {"source": None, "upstream_ms": None}
         scope[NOTES] = notes
-        fields: dict[str, object] = {"method": scope["method"], "path": scope["path"], "status": 500}
+        path = scope["path"] if self._addresses or scope["path"] in self._paths else None
+        fields: dict[str, object] = {"method": scope["method"], "path": path, "status": 500, "cache_status": None}
 
         async def look(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -78,6 +83,4 @@ class RequestLog:
             fields["ms"] = round((time.perf_counter() - started) * 1000, 1)
             if not self._addresses:
                 notes.pop("address", None)
-                if fields["status"] == 404 and scope["path"] != "/":
-                    fields["path"] = None  # a path that is not there may be an address: elsewhere one asks for /8.8.8.8
             logger.info("request", extra={"fields": fields | notes})

@@ -105,10 +105,10 @@ class Lookup:
         try:
             # Shielded: a client that hangs up cancels nothing that others wait for.
             fresh, upstream_ms = await asyncio.shield(task)
-        except Problem:
+        except Problem as problem:
             entry = self._entries.get(key)
             if entry and entry.body and self._ttl_left(entry) > -MAX_STALE:
-                return self._hit(entry)
+                return self._hit(entry, problem.upstream_ms)
             raise
         if upstream_ms is None:
             return self._hit(fresh)
@@ -135,18 +135,21 @@ class Lookup:
         entry = self._entries.get(key)
         return entry if entry and entry.expires > self._clock() else None
 
-    def _hit(self, entry: Entry) -> Found:
-        return self._found(entry, f"hit; ttl={self._ttl_left(entry)}")
+    def _hit(self, entry: Entry, upstream_ms: float | None = None) -> Found:
+        return self._found(entry, f"hit; ttl={self._ttl_left(entry)}", upstream_ms)
 
     def _ttl_left(self, entry: Entry) -> int:
         return math.floor(entry.expires - self._clock())
 
-    def _found(self, entry: Entry, cache_status: str, upstream_ms: float | None = None) -> Found:
+    def _found(self, entry: Entry, forwarded: str, upstream_ms: float | None) -> Found:
+        cache_status = f"geoip; {forwarded}"
         if entry.body is None:
             # None failed, so every source was asked.
             sources = [SourceProblem(source=turn.source.name, code=UnknownAddress.code) for turn in self._turns]
-            raise UnknownAddress(entry.unknown, sources=sources if len(sources) > 1 else ())
-        return Found(entry.body, entry.source, upstream_ms, f"geoip; {cache_status}", max(0, self._ttl_left(entry)))
+            problem = UnknownAddress(entry.unknown, sources=sources if len(sources) > 1 else ())
+            problem.cache_status, problem.upstream_ms = cache_status, upstream_ms
+            raise problem
+        return Found(entry.body, entry.source, upstream_ms, cache_status, max(0, self._ttl_left(entry)))
 
     async def _ask(self, key: str, address: IPAddress | None) -> _Fresh:
         """What the shared store knows, or else a source."""
@@ -166,7 +169,10 @@ class Lookup:
             known = Known(await self._ask_in_turn(address), "", self._ttl)
         except UnknownAddress as problem:
             known = Known(None, problem.detail, min(self._ttl, NEGATIVE_TTL))
-        upstream_ms = round((time.perf_counter() - started) * 1000, 1)
+        except Problem as problem:
+            problem.upstream_ms = _ms_since(started)
+            raise
+        upstream_ms = _ms_since(started)
         entry = self._keep(key, known)
         if store:
             await store.put(key, known)
@@ -201,6 +207,10 @@ class Lookup:
             retry_after=first.retry_after,
             sources=[SourceProblem(source=name, code=problem.code) for name, problem in problems if len(problems) > 1],
         )
+
+
+def _ms_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 1)
 
 
 class _Turn:

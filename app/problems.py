@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 # With the type about:blank the title is the status's own phrase (RFC 9457, 4.2.1).
 # Not from http.HTTPStatus: what it calls 422 depends on the Python release.
 _TITLES = {
+    400: "Bad Request",
     404: "Not Found",
     405: "Method Not Allowed",
     422: "Unprocessable Content",
@@ -28,6 +29,7 @@ Code = Literal[
     "upstream-timeout",
     "not-found",
     "method-not-allowed",
+    "bad-request",
     "internal-error",
 ]
 
@@ -59,6 +61,11 @@ class Problem(Exception):  # noqa: N818 (the name of RFC 9457; an unknown addres
 
     status: ClassVar[int]
     code: ClassVar[Code]
+
+    cache_status: str | None = None
+    """Where it is from (RFC 9211), where a cache keeps it."""
+    upstream_ms: float | None = None
+    """Milliseconds that the sources took, where they were asked."""
 
     def __init__(
         self, detail: str, *, reason: str = "", retry_after: int | None = None, sources: Sequence[SourceProblem] = ()
@@ -137,6 +144,12 @@ class MethodNotAllowed(Problem):
     """The path is there, but not for this method."""
 
     status, code = 405, "method-not-allowed"
+
+
+class BadRequest(Problem):
+    """What came is no HTTP/1.1, or more of it than is read."""
+
+    status, code = 400, "bad-request"
 
 
 class InternalError(Problem):

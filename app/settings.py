@@ -64,9 +64,11 @@ def _printable(key: SecretStr) -> SecretStr:
 
 def _redis_url(url: SecretStr) -> SecretStr:
     try:
-        TypeAdapter(RedisDsn).validate_python(url.get_secret_value())
+        parsed = TypeAdapter(RedisDsn).validate_python(url.get_secret_value())
     except ValidationError:  # which would show the URL, and so a password in it
         raise ValueError("not a URL such as redis://HOST:6379/0 or rediss://USER:PASSWORD@HOST:6379/0") from None
+    if not re.fullmatch("(/[0-9]*)?", parsed.path or ""):  # redis would take what is no number for 0
+        raise ValueError("its path is the number of a database, such as /0")
     return url
 
 

@@ -60,7 +60,6 @@ def _as_number(value: object) -> object:
 MAX_TEXT = 200
 """Characters of a name."""
 
-_Coordinate = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_rounded)]
 _Name = Annotated[str | None, BeforeValidator(_text_or_none)]
 
 
@@ -76,12 +75,12 @@ class Answer(BaseModel):
         BeforeValidator(_text),
     ] = None
     latitude: Annotated[
-        Annotated[_Coordinate, Field(ge=-90, le=90)] | None,
+        Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False), AfterValidator(_rounded)] | None,
         Field(description="Degrees north of the equator, WGS 84, at most 6 decimals.", examples=[37.40599]),
         BeforeValidator(_number),
     ] = None
     longitude: Annotated[
-        Annotated[_Coordinate, Field(ge=-180, le=180)] | None,
+        Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False), AfterValidator(_rounded)] | None,
         Field(description="Degrees east of Greenwich, WGS 84, at most 6 decimals.", examples=[-122.078514]),
         BeforeValidator(_number),
     ] = None

@@ -320,7 +320,10 @@ async def test_the_schema_describes_every_field_and_every_problem(client: Client
     schema = (await client().get("/openapi.json")).json()
     assert list(schema["paths"]) == ["/"]
     operation = schema["paths"]["/"]["get"]
-    assert set(operation["responses"]) == {"200", "404", "422", "500", "502", "503", "504"}
+    assert set(operation["responses"]) == {"200", "400", "404", "422", "500", "502", "503", "504"}
+    assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/html"}
+    assert set(operation["responses"]["200"]["headers"]) == {"Cache-Control", "Cache-Status"}
+    assert operation["parameters"][0]["schema"]["type"] == "string"
     codes = set()
     for status, response in operation["responses"].items():
         if status != "200":
@@ -331,6 +334,7 @@ async def test_the_schema_describes_every_field_and_every_problem(client: Client
                 assert (example["value"]["code"], str(example["value"]["status"])) == (code, status)
                 codes.add(code)
     assert codes == {
+        "bad-request",
         "invalid-address",
         "reserved-address",
         "unknown-address",
@@ -345,7 +349,10 @@ async def test_the_schema_describes_every_field_and_every_problem(client: Client
     for name, field in answer["properties"].items():
         assert field["description"], name
         assert field["examples"], name
-    assert "egrees" in answer["properties"]["latitude"]["description"]
+    for name, bound in (("latitude", 90), ("longitude", 180)):
+        number = answer["properties"][name]["anyOf"][0]
+        assert number == {"type": "number", "minimum": -bound, "maximum": bound}
+        assert "Degrees" in answer["properties"][name]["description"]
     assert {"ProblemDetails", "SourceProblem"} <= set(schema["components"]["schemas"])
     assert "HTTPValidationError" not in json.dumps(schema)
 

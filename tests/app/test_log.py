@@ -4,19 +4,21 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
+import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from app.log import NOTES, JsonFormatter, RequestLog
 from tests.conftest import Service
-from tests.upstream import Upstream
+from tests.upstream import Upstream, answering
 
 Serve = Callable[..., Service]
 Upstreams = Callable[..., Upstream]
 
 
-def lines(service: Service, count: int) -> list[dict[str, object]]:
+def lines(service: Service, count: int) -> list[dict[str, Any]]:
     """The requests of a log in which every line is JSON; a line may be a little later than its answer."""
     deadline = time.monotonic() + 5
     while True:
@@ -33,7 +35,10 @@ def test_a_json_line_a_request_says_what_happened_and_to_nobody(serve: Serve, up
     service = serve(GEOIP_IPWHOIS_URL=upstream().url, GEOIP_LOG_FORMAT="json")
     for target in ("/?ip=8.8.8.8", "/?ip=8.8.8.8", "/8.8.8.8", "/healthz", "/?ip=10.0.0.1"):
         service.get(target)
-    miss, hit, nowhere, health, reserved = lines(service, 5)
+    preflight = {"Origin": "http://elsewhere.test", "Access-Control-Request-Method": "GET"}
+    assert httpx.options(f"{service.url}/8.8.8.8", headers=preflight, trust_env=False).status_code == 200
+    miss, hit, nowhere, health, reserved, asked_before = lines(service, 6)
+    assert len({frozenset(line) for line in (miss, hit, nowhere, health, reserved, asked_before)}) == 1
     assert isinstance(miss["ms"], float)
     assert isinstance(miss["upstream_ms"], float)
     assert miss["ms"] >= miss["upstream_ms"]
@@ -48,9 +53,27 @@ def test_a_json_line_a_request_says_what_happened_and_to_nobody(serve: Serve, up
     assert str(hit["cache_status"]).startswith("geoip; hit; ttl=")
     assert hit["upstream_ms"] is None
     assert (nowhere["path"], nowhere["status"]) == (None, 404)
+    assert (asked_before["path"], asked_before["status"]) == (None, 200)
     assert (reserved["path"], reserved["status"]) == ("/", 404)
     assert (health["path"], health["status"]) == ("/healthz", 204)
     assert "8.8.8.8" not in service.log.read_text()
+
+
+def test_the_line_of_a_problem_says_what_the_sources_took(serve: Serve, upstream: Upstreams) -> None:
+    nothing = {"success": False, "message": "Reserved range", "ip": "8.8.8.8"}
+    unknown = serve(GEOIP_IPWHOIS_URL=upstream(answering(nothing, after=0.1)).url, GEOIP_LOG_FORMAT="json")
+    failing = serve(GEOIP_IPWHOIS_URL=upstream(answering({}, 500, after=0.1)).url, GEOIP_LOG_FORMAT="json")
+    for service in (unknown, unknown, failing):
+        service.get("/?ip=8.8.8.8")
+    asked, kept = lines(unknown, 2)
+    failed = next(json.loads(line) for line in failing.log.read_text().splitlines() if '"request"' in line)
+    for line, status in ((asked, 404), (kept, 404), (failed, 502)):
+        assert (line["status"], line["source"]) == (status, None)
+    assert 100 <= asked["upstream_ms"] <= asked["ms"]
+    assert 100 <= failed["upstream_ms"] <= failed["ms"]
+    assert kept["upstream_ms"] is None
+    assert (asked["cache_status"], failed["cache_status"]) == ("geoip; fwd=uri-miss; stored", None)
+    assert kept["cache_status"].startswith("geoip; hit; ttl=")
 
 
 def test_addresses_are_logged_where_they_are_asked_for(serve: Serve, upstream: Upstreams) -> None:
@@ -81,7 +104,7 @@ def test_a_traceback_is_part_of_its_line() -> None:
 @pytest.mark.anyio
 async def test_a_bug_is_logged_as_status_500(caplog: pytest.LogCaptureFixture) -> None:
     async def buggy(scope: Scope, _: Receive, __: Send) -> None:
-        assert scope[NOTES] == {}
+        assert scope[NOTES] == {"source": None, "upstream_ms": None}
         raise RuntimeError("a bug")
 
     async def receive() -> Message:
@@ -92,6 +115,6 @@ async def test_a_bug_is_logged_as_status_500(caplog: pytest.LogCaptureFixture) -
 
     scope: Scope = {"type": "http", "method": "GET", "path": "/"}
     with caplog.at_level(logging.INFO), pytest.raises(RuntimeError):
-        await RequestLog(buggy, addresses=False)(scope, receive, send)
+        await RequestLog(buggy, paths={"/"}, addresses=False)(scope, receive, send)
     (record,) = caplog.records
     assert record.fields["status"] == 500  # type: ignore[attr-defined]

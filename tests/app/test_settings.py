@@ -162,10 +162,17 @@ def test_a_key_file_that_is_no_good_is_named(
 
 
 @pytest.mark.parametrize(
-    "url", ["http://sesame@host", "redis://:sesame@host:port", "sesame", "redis://:se/same@host:1"]
+    ("url", "reason"),
+    [
+        *((url, "not a URL such as redis://") for url in ("http://sesame@host", "redis://:sesame@host:port", "sesame")),
+        ("redis://:se/same@host:1", "not a URL such as redis://"),
+        ("redis://:sesame@host/cache", "its path is the number of a database"),
+    ],
 )
-def test_a_wrong_cache_url_is_refused_without_its_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_cache_url_is_refused_without_its_password(
+    url: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GEOIP_CACHE_URL", url)
-    with pytest.raises(ValueError, match=r"^GEOIP_CACHE_URL: not a URL such as redis://") as caught:
+    with pytest.raises(ValueError, match=f"^GEOIP_CACHE_URL: {reason}") as caught:
         load_settings()
     assert "same" not in str(caught.value)
