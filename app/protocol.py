@@ -12,7 +12,7 @@ from app.api import problem_response
 from app.problems import BadRequest
 
 MAX_HEAD = 16 * 1024
-"""Bytes of a request's line and fields, or a few thousand more where they come together."""
+"""Bytes of a request beside its body, or a few thousand more where they come together."""
 
 MAX_FIELDS = 100
 """Fields of a request."""
@@ -28,7 +28,7 @@ STATUS_LINE[422] = b"HTTP/1.1 422 Unprocessable Content\r\n"
 _REFUSAL = problem_response(
     BadRequest(
         f"this is not HTTP/1.1 (in a URL, other letters than ASCII's are percent-encoded), or more than {MAX_FIELDS} "
-        f"fields, {MAX_HEAD} bytes before the body, or {MAX_PIPELINED} requests that wait for an answer"
+        f"fields, {MAX_HEAD} bytes beside a body, or {MAX_PIPELINED} requests that wait for an answer"
     )
 )
 _REFUSED = b"".join(
@@ -51,9 +51,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Begin to watch it."""
         super().connection_made(transport)
-        self._head = 0
-        self._in_head = self._arriving = True
-        self._arrived = 0
+        self._arriving, self._arrived, self._head = True, 0, 0
         self._watch(None)
         if len(self.connections) > self.max_connections:
             transport.abort()
@@ -68,7 +66,7 @@ class Protocol(HttpToolsProtocol):
         for start in range(0, len(data), _PART):
             part = data[start : start + _PART]
             super().data_received(part)
-            self._head += len(part) if self._in_head else 0
+            self._head += len(part) if self._arriving else 0
             if self.transport.is_closing():
                 return
             if self._head > MAX_HEAD or len(self.pipeline) > MAX_PIPELINED:
@@ -78,8 +76,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Count from here."""
         super().on_message_begin()
-        self._head = 0
-        self._in_head = self._arriving = True
+        self._arriving, self._head = True, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one of not too many."""
@@ -87,10 +84,10 @@ class Protocol(HttpToolsProtocol):
             raise ValueError  # which the parser makes an HttpParserError of
         super().on_header(name, value)
 
-    def on_headers_complete(self) -> None:
-        """Count no more."""
-        self._in_head = False
-        super().on_headers_complete()
+    def on_body(self, body: bytes) -> None:
+        """Count all but this."""
+        self._head -= len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Wait for no more."""

@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 
 import pytest
 import uvicorn
@@ -76,9 +78,10 @@ def refused(received: bytes) -> bool:
         b"GET /?ip=" + b"1" * (MAX_HEAD + 8192) + b" HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nCookie: " + b"1" * (MAX_HEAD + 8192),
         b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (MAX_FIELDS + 1) + b"\r\n",
+        b"POST /?ip=8.8.8.8 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: " + b"1" * (MAX_HEAD + 8192),
         b"GET /?ip=8.8.8.8 HTTP/1.1\r\n\r\n" * (MAX_PIPELINED + 200),
     ],
-    ids=["no HTTP", "UTF-8", "long URL", "long field", "many fields", "many at once"],
+    ids=["no HTTP", "UTF-8", "long URL", "long field", "many fields", "long trailer", "many at once"],
 )
 def test_too_much_is_a_problem(request_: bytes, impatient: int) -> None:
     with connect(impatient) as client, connect(impatient) as other:
@@ -86,6 +89,14 @@ def test_too_much_is_a_problem(request_: bytes, impatient: int) -> None:
         other.sendall(ASK)
         assert other.recv(100).startswith(b"HTTP/1.1 204")
         assert refused(everything(client))
+
+
+def test_a_body_that_nobody_asked_for_is_passed_over(impatient: int) -> None:
+    with closing(HTTPConnection("127.0.0.1", impatient, timeout=5)) as client:
+        for _ in range(2):
+            client.request("POST", "/healthz", b"1" * 1_000_000)
+            response = client.getresponse()
+            assert (response.status, json.loads(response.read())["code"]) == (405, "method-not-allowed")
 
 
 def test_as_much_as_a_browser_may_send_is_answered(impatient: int) -> None:
