@@ -50,8 +50,8 @@ LABEL org.opencontainers.image.title="geoip" \
 # Two stages: the first gathers in /image what the base image lacks, cleaned up; the second copies that in one layer.
 FROM ${PYTHON} AS build
 
-# Columns in tracebacks point into source lines, which the packages will not have: without them their bytecode is a
-# quarter smaller, compressed.
+# Without the columns that tracebacks point to, bytecode is a quarter smaller, compressed; most of it will have no source
+# to point into, and the app's tracebacks have their lines all the same.
 ARG PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 PYTHONNODEBUGRANGES=1
 # Left out: command lines, types, build sources, symbols; certifi's CA bundle, since the base image has one; pydantic 1,
 # 1 MB that is imported where it is found and not missed where not; and what redis has for databases that are no cache.

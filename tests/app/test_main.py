@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -126,7 +127,9 @@ def test_healthcheck_finds_the_service_where_it_listens(bind: str, serve: Serve,
         thread.join(5)
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 500 Oh\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"junk", None])
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 500 Oh\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"junk", b"HTTP/1.1 204 bit by bit", None]
+)
 def test_healthcheck_is_1_within_a_second_for_what_is_not_the_service(answer: bytes | None, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -136,8 +139,11 @@ def test_healthcheck_is_1_within_a_second_for_what_is_not_the_service(answer: by
                 connection.recv(1000)
                 if answer is None:
                     connection.recv(1000)  # silent until it gives up
-                else:
-                    connection.sendall(answer)
+                    return
+                with suppress(ConnectionError):
+                    for part in answer.partition(b" bit by bit"):
+                        connection.sendall(part)
+                        time.sleep(0.4 if b"bit" in answer else 0)
 
         thread = threading.Thread(target=behave)
         thread.start()
@@ -193,6 +199,27 @@ def test_idle_it_ends_within_a_second_with_status_0(number: signal.Signals, serv
         assert service.process.wait(5) == 0
         assert time.monotonic() - started < 1
     assert "Traceback" not in service.log.read_text()
+
+
+def test_a_signal_during_the_start_ends_it_with_status_0(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Orchestrator:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'pydantic': os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Orchestrator())\n"
+        "from app.__main__ import main; main(); print('too late')"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(PYTHONPATH=ROOT, PORT=free_port(), GEOIP_BIND="127.0.0.1"),
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
 def test_a_request_under_way_is_answered_before_the_end(serve: Serve, upstream: Upstreams) -> None:

@@ -216,6 +216,16 @@ def test_an_international_host_name_is_looked_up(
     assert service.get("/?ip=8.8.8.8").status_code == 200
 
 
+def test_endless_headers_do_not_use_up_its_memory(image: str, container: Start) -> None:
+    service = container(image)
+    port = int(service.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client, pytest.raises(ConnectionError):
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        for _ in range(3000):  # of 10 kB
+            client.sendall(b"a: b\r\n" * 1700)
+    assert service.get("/healthz").status_code == 204
+
+
 class SharedCache:
     """As much of Valkey as the service needs, in RESP 2 (https://valkey.io/topics/protocol/)."""
 
