@@ -15,7 +15,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 from xml.etree import ElementTree
@@ -644,18 +643,20 @@ def test_an_interrupt_ends_a_scanner_with_its_children(small: str, tmp_path: Pat
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_waits_for_what_must_be_done_whole(number: int) -> None:
-    done = threading.Event()
     old = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # As rich's does, a second thread would take a signal that the first has blocked.
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait, args=(10,))
+    thread.start()
     try:
-        # As rich's does, a second thread would take a signal that the first has blocked.
-        with ThreadPoolExecutor(1) as pool, pytest.raises(KeyboardInterrupt), uninterrupted():
-            pool.submit(done.wait, 10)
+        with pytest.raises(KeyboardInterrupt), uninterrupted():
             os.kill(os.getpid(), number)
             time.sleep(0.1)
             done.set()
         assert done.is_set()
     finally:
         done.set()
+        thread.join()
         signal.signal(signal.SIGTERM, old)
 
 
