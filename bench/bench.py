@@ -31,8 +31,8 @@ PACKED = IMAGE or "scratch"  # whose memory is measured
 QUICK = bool(os.environ.get("QUICK"))
 ROUNDS, SECONDS = (2, 1) if QUICK else (5, 4)
 RAW = "a raw ASGI callable"
-PACKAGES = ("fastapi", "flask", "h11", "httpcore", "httptools", "httpx", "pydantic", "requests", "starlette")
-PACKAGES += ("uvicorn", "uvloop")
+PACKAGES = ["fastapi", "flask", "h11", "httpcore", "httptools", "httpx", "pydantic", "requests", "starlette"]
+PACKAGES += ["uvicorn", "uvloop"]
 LIMIT = 60  # seconds that anything may take to start or to end
 
 
