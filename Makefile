@@ -62,7 +62,10 @@ IMAGES := buster-single buster alpine-single alpine distroless scratch
 EPOCH = $(shell git log -1 --format=%ct -- .dockerignore LICENSE NOTICE app docker ':!docker/compare' requirements)
 BUILD = docker build --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --build-arg REVISION=$(shell git rev-parse HEAD) \
 	--build-arg VERSION=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py) \
-	--build-arg SOURCE=$(shell git remote get-url origin 2>/dev/null | sed 's,//[^/]*@,//,')
+	--build-arg SOURCE=$(shell git remote get-url origin 2>/dev/null | sed -nE "$(WEB)")
+# The origin as a page, without credentials; a local path is none.
+WEB = s,^git@([^:/]+):,https://\1/,; s,^ssh://([^/@]*@)?([^:/]+)(:[0-9]+)?/,https://\2/,; s,//[^/]*@,//,; \
+	s,[.]git$$,,; \,^https?://,p
 # Settings from .env and from the environment; of the latter only the names are given, so no list of processes shows keys.
 # Where it listens in the container is not theirs to say: that is what is published.
 SETTINGS = $(if $(wildcard .env),--env-file .env) $(addprefix --env ,$(filter GEOIP_%,$(.VARIABLES))) \
@@ -86,7 +89,8 @@ stop: ## stop it
 	@if docker container inspect geoip >/dev/null 2>&1; then docker stop geoip >/dev/null && docker rm geoip >/dev/null; fi
 sbom-%: .venv/images.lock ## list the packages in one, as build/NAME.spdx.json
 	@mkdir -p build
-	$(BIN)/syft scan --quiet docker:geoip:$* --output spdx-json=build/$*.spdx.json
+	SYFT_CHECK_FOR_APP_UPDATE=false $(BIN)/syft scan docker:geoip:$* --output spdx-json=build/$*.spdx.json.part
+	@mv build/$*.spdx.json.part build/$*.spdx.json
 test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 	tests/images/setup-browser
 	$(BIN)/pytest tests/images

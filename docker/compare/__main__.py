@@ -1,7 +1,7 @@
 """Measure the images that are built, side by side: `make compare`, or `python docker/compare NAME…`.
 
 The tables go to standard output, what is under way to standard error. Exit status: 0; 1 where something could not be
-measured (the row says what) or Docker does not answer; 130 when interrupted, and then nothing stays behind.
+measured (the row says what), or nothing (one line says why); 130 when interrupted, and then nothing stays behind.
 """
 
 import argparse
@@ -40,7 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="compare", description="Measure the images that are built, side by side.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"images (default: {' '.join(building.IMAGES)})")
     parser.add_argument("--repository", default="geoip", help="what stands before the colon (default: %(default)s)")
-    parser.add_argument("--starts", type=int, default=5, help="how often each is started (default: %(default)s)")
+    parser.add_argument(
+        "--starts", type=int, default=5, help="how often each is started; 0: never (default: %(default)s)"
+    )
     parser.add_argument("--build", default="docker build", help="the command that builds (default: %(default)s)")
     parser.add_argument("--no-build", action="store_true", help="no build times, and no second pull")
     parser.add_argument(
@@ -51,35 +53,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing: take this JSON")
     parser.add_argument("--scan", action="store_true", help="measure nothing: list the vulnerabilities of each NAME")
     options = parser.parse_args(arguments)
+    if options.starts < 0:
+        parser.error("argument --starts: 0 or more")
     names = options.names or list(building.IMAGES)
     signal.signal(signal.SIGTERM, _interrupted)
     try:
+        if options.docs:
+            options.docs.mkdir(parents=True, exist_ok=True)  # before some minutes are spent
         if options.scan:
             return scan(names, options)
         result = read(options.read) if options.read else measure(names, options)
-    except (NoDockerError, ReadError) as error:
+        write(result, options)
+    except (NoDockerError, ReadError, scanning.NoScannerError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 1
     except (DockerException, requests.RequestException) as error:
         print(f"compare: Docker failed: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"compare: {error}", file=sys.stderr)
+        # Otherwise Python tries once more to write what standard output did not take.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("compare: interrupted", file=sys.stderr)
         return 130
-    if options.json:
-        print(result.dumps(), end="")
-    else:
-        report.show(result, Console())
-    if options.docs:
-        import chart  # not before: matplotlib takes a second
-
-        options.docs.mkdir(exist_ok=True)
-        for suffix, text in (
-            ("json", result.dumps()),
-            ("md", report.markdown(result)),
-            ("svg", chart.svg(result)),
-        ):
-            (options.docs / f"comparison.{suffix}").write_text(text, encoding="utf-8")
     failed = [row for row in result.images if row.problems or (row.vulnerabilities and row.vulnerabilities.failure)]
     return 1 if failed else 0
 
@@ -92,12 +90,25 @@ def read(path: Path) -> Comparison:
     """What was measured before; ReadError if the file is not there, or holds something else."""
     try:
         return comparison.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise ReadError(f"{path} cannot be read: {error}") from None
 
 
+def write(result: Comparison, options: argparse.Namespace) -> None:
+    """Print the comparison, and write the documents if they are asked for; OSError if there is no place."""
+    if options.json:
+        print(result.dumps(), end="", flush=True)
+    else:
+        report.show(result, Console())
+    if options.docs:
+        import chart  # not before: matplotlib takes a second
+
+        for suffix, text in (("json", result.dumps()), ("md", report.markdown(result)), ("svg", chart.svg(result))):
+            (options.docs / f"comparison.{suffix}").write_text(text, encoding="utf-8")
+
+
 def measure(names: list[str], options: argparse.Namespace) -> Comparison:
-    """Measure what is built; what cannot be is a problem of its row. NoDockerError: Docker does not answer."""
+    """Measure what is built; what cannot be is a problem of its row. NoDockerError, NoScannerError: it is not there."""
     engine = connect()
     run = uuid4().hex[:12]
     scanner = scanning.installed(options.scanner)
@@ -156,15 +167,11 @@ def measure(names: list[str], options: argparse.Namespace) -> Comparison:
 
 
 def scan(names: list[str], options: argparse.Namespace) -> int:
-    """List what the scanner finds in each image. 0, or 1 if there is no scanner or something could not be scanned."""
+    """List what the scanner finds in each image. 0, or 1 if something could not be scanned; NoScannerError."""
     engine = connect()
     scanner = scanning.installed(options.scanner)
     if scanner is None:
-        print(
-            f"compare: no scanner is there: install {options.scanner or 'snyk, trivy, grype or docker scout'}",
-            file=sys.stderr,
-        )
-        return 1
+        raise scanning.NoScannerError("no scanner is there: install snyk, trivy, grype or docker scout")
     status = 0
     for name in names:
         try:

@@ -78,14 +78,9 @@ def _copy_context(destination: Path) -> None:
     """What .dockerignore lets in: the rest is no part of any image."""
     shutil.copy(ROOT / ".dockerignore", destination)
     for line in (ROOT / ".dockerignore").read_text().splitlines():
-        source = ROOT / line.removeprefix("!")
-        if not line.startswith("!") or not source.exists():
-            continue
-        target = destination / line.removeprefix("!")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
+        for source in ROOT.glob(line[1:]) if line.startswith("!") else ():
+            target = destination / source.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
 
 

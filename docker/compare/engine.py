@@ -22,10 +22,13 @@ class NoDockerError(Exception):
 def connect() -> docker.DockerClient:
     """The engine that the `docker` command would ask."""
     try:
-        if "DOCKER_HOST" in os.environ:
+        if os.environ.get("DOCKER_HOST"):
             return docker.from_env(timeout=TIMEOUT)
-        context = ContextAPI.get_current_context()
-        return docker.DockerClient(base_url=context.Host if context else None, timeout=TIMEOUT)
+        name = os.environ.get("DOCKER_CONTEXT")
+        context = ContextAPI.get_context(name)  # without a name, the one in use
+        if context is None:
+            raise NoDockerError(f"the Docker context {name or 'in use'} does not exist: docker context ls")
+        return docker.DockerClient(base_url=context.Host, timeout=TIMEOUT)
     except (DockerException, OSError) as error:
         raise NoDockerError(f"Docker does not answer ({_innermost(error)}): is it running?") from None
 
@@ -61,11 +64,19 @@ def remove_image(engine: docker.DockerClient, image: Image) -> None:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Keep Ctrl-C waiting: between asking for a container and knowing it, nobody could remove it."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    waiting: list[int] = []
+    # Not pthread_sigmask: that leaves the signal to another thread, rich's, and Python handles it in this one at once.
+    handlers = {
+        number: signal.signal(number, lambda number, _: waiting.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if waiting:
+            signal.raise_signal(waiting[0])
 
 
 def _innermost(error: BaseException) -> str:

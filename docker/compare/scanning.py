@@ -4,10 +4,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +24,11 @@ Json = Any
 
 
 class ScanError(Exception):
-    """Why there is no result, in one line: the last that the tool said."""
+    """Why there is no result, in one line: what the tool calls its error, or the last that it said."""
+
+
+class NoScannerError(Exception):
+    """No scanner is there, or not the one that was asked for; one line says so."""
 
 
 class Finding(NamedTuple):
@@ -63,14 +69,15 @@ class Scanner:
         answer = run([word.replace("ARCHIVE", str(archive)) for word in self.command.split()], self.statuses)
         try:
             data = json.loads(answer)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ScanError(_last_line(answer) or "it wrote nothing") from None
         try:
             report = self.read(data)
             # The same package may be found at several places, and by several ways to it.
             return report._replace(findings=sorted(set(report.findings), key=_worst_first))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ScanError(f"{self.name} answered in an unknown shape: {type(error).__name__} {error}") from None
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            shape = f"{self.name} answered in an unknown shape: {type(error).__name__} {error}"
+            raise ScanError(_error(answer) or shape) from None
 
     def there(self) -> bool:
         if not self.name.startswith("docker "):
@@ -83,8 +90,13 @@ class Scanner:
 
 
 def installed(name: str | None = None) -> Scanner | None:
-    """The scanner of that name, or the first there is; None if there is none."""
-    return next((scanner for scanner in SCANNERS if scanner.name == (name or scanner.name) and scanner.there()), None)
+    """The scanner of that name, or NoScannerError; without a name the first there is, or None."""
+    for scanner in SCANNERS:
+        if scanner.name == (name or scanner.name) and scanner.there():
+            return scanner
+    if name:
+        raise NoScannerError(f"no scanner is there: install {name}")
+    return None
 
 
 def count(findings: list[Finding]) -> dict[str, int]:
@@ -102,29 +114,47 @@ def packages(archive: Path) -> tuple[set[Package], str]:
         report = json.loads(answer)
         found = {Package(artifact["type"], artifact["name"], artifact["version"]) for artifact in report["artifacts"]}
         return found, str(report["descriptor"]["version"])
-    except (ValueError, KeyError, TypeError):
-        raise ScanError(_last_line(answer)) from None
+    except (ValueError, RecursionError, KeyError, TypeError):
+        raise ScanError(_last_line(answer) or "it wrote nothing") from None
 
 
 def run(command: list[str], statuses: tuple[int, ...] = (0,)) -> str:
-    """What a tool writes; ScanError, with the last line it wrote, if it ends otherwise."""
+    """What a tool writes; ScanError, with the reason that it gives, if it ends otherwise."""
     try:
-        result = subprocess.run(
+        with subprocess.Popen(
             command,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            timeout=LIMIT,
             # Asked each time, it would tell of new releases.
             env=os.environ | {"SYFT_CHECK_FOR_APP_UPDATE": "false", "GRYPE_CHECK_FOR_APP_UPDATE": "false"},
-        )
+            start_new_session=True,
+        ) as process:
+            try:
+                output, errors = process.communicate(timeout=LIMIT)
+            except BaseException:  # too late, or interrupted: its own children end as well
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise
     except OSError as error:
         raise ScanError(f"{command[0]} cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise ScanError(f"{command[0]} took more than {LIMIT:.0f} s") from None
-    if result.returncode not in statuses:
-        raise ScanError(_last_line(result.stderr) or _last_line(result.stdout) or f"exit status {result.returncode}")
-    return result.stdout
+    if process.returncode not in statuses:
+        raise ScanError(
+            _error(output) or _last_line(errors) or _last_line(output) or f"exit status {process.returncode}"
+        )
+    return output
+
+
+def _error(text: str) -> str:
+    """`error` or `message` of a JSON object, or nothing: snyk writes its errors so, over several lines."""
+    with suppress(ValueError, RecursionError):
+        answer = json.loads(text)
+        if isinstance(answer, dict):
+            return _last_line(" ".join(str(answer.get("error") or answer.get("message") or "").split()))
+    return ""
 
 
 def _last_line(text: str) -> str:
@@ -154,6 +184,8 @@ def _snyk(answer: Json) -> Report:
             yield project
             yield from project.get("applications", [])
 
+    if not sum(result["dependencyCount"] for result in results()):
+        raise ScanError("snyk saw no package at all")
     found = [
         Finding(entry["id"], entry["packageName"], entry["version"], _severity(entry["severity"]))
         for result in results()
@@ -165,7 +197,7 @@ def _snyk(answer: Json) -> Report:
 
 def _trivy(answer: Json) -> Report:
     """https://trivy.dev/docs/latest/configuration/reporting/#json"""
-    if answer["SchemaVersion"] and not answer.get("Results"):
+    if answer["SchemaVersion"] and not any(result.get("Packages") for result in answer.get("Results") or []):
         raise ScanError("trivy saw no package at all")
     found = [
         Finding(entry["VulnerabilityID"], entry["PkgName"], entry["InstalledVersion"], _severity(entry["Severity"]))
@@ -188,7 +220,10 @@ def _grype(answer: Json) -> Report:
         for match in answer["matches"]
     ]
     database = answer["descriptor"].get("db") or {}
-    return Report(found, answer["descriptor"]["version"], database.get("status", database).get("built"))
+    built = database.get("status", database).get("built")
+    if not built:
+        raise ScanError("grype names no database that it looked into")
+    return Report(found, answer["descriptor"]["version"], built)
 
 
 def _scout(answer: Json) -> Report:

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ import pytest
 
 from archive import File, Layer, contents, merged
 from building import IMAGES
+from engine import uninterrupted
 from scanning import SCANNERS, Package, ScanError, packages
 from tests.images.conftest import FROZEN
 
@@ -280,8 +282,7 @@ def test_a_second_pull_is_the_layers_that_a_changed_line_changes(repository: str
     recipe = tmp_path / "Dockerfile"
     recipe.write_text("FROM scratch\nCOPY app/sample.mmdb /\nCOPY --link app/__init__.py /\n")
     docker("build", "--tag", f"{repository}:scratch", "--file", recipe, ROOT)
-    fake(tmp_path, "build", f'exec docker build "$@" --file {recipe}')
-    before = set(docker("image", "ls", "--no-trunc", "--quiet").split())
+    fake(tmp_path, "build", f'echo "$@" >{tmp_path}/arguments; exec docker build "$@" --file {recipe}')
     row = figures(
         compare("--json", "--starts", 0, "--repository", repository, "--build", tmp_path / "build", "scratch")
     )["scratch"]
@@ -290,8 +291,9 @@ def test_a_second_pull_is_the_layers_that_a_changed_line_changes(repository: str
     assert 0 < row["cold_build"] < 60
     assert 0 < row["rebuild"] < 60
     assert 100 < row["second_pull"] < 1000 < row["compressed"]
-    tags = docker("image", "ls", "--format", "{{.Repository}}", "--filter", "label=geoip.compare").split()
-    assert set(docker("image", "ls", "--no-trunc", "--quiet").split()) <= before or "geoip-compare" not in tags
+    [tag, label] = re.findall(r"--(?:tag|label) (\S+)", (tmp_path / "arguments").read_text())
+    for filtered in (f"reference={tag}", f"label={label}"):
+        assert docker("image", "ls", "--all", "--quiet", "--filter", filtered) == ""
 
 
 @pytest.mark.parametrize("name", FROZEN)
@@ -318,7 +320,7 @@ def test_a_scanner_sees_into_a_frozen_image(built: list[str], repository: str, t
 TRIVY = {
     "SchemaVersion": 2,
     "Results": [
-        {"Target": "clean", "Class": "os-pkgs"},
+        {"Target": "clean", "Class": "os-pkgs", "Packages": [{"Name": "musl", "Version": "1"}]},
         {
             "Target": "Python",
             "Vulnerabilities": [
@@ -339,7 +341,13 @@ GRYPE = {
 }
 SNYK = {
     "vulnerabilities": [{"id": "SNYK-1", "packageName": "c", "version": "3", "severity": "medium"}],
-    "applications": [{"vulnerabilities": [{"id": "SNYK-2", "packageName": "d", "version": "4", "severity": "low"}]}],
+    "dependencyCount": 0,
+    "applications": [
+        {
+            "vulnerabilities": [{"id": "SNYK-2", "packageName": "d", "version": "4", "severity": "low"}],
+            "dependencyCount": 25,
+        }
+    ],
 }
 SCOUT = {
     "scan": {"scanner": {"version": "1.18.0"}, "end_time": "2026-11-02T00:00:00"},
@@ -408,31 +416,58 @@ def test_a_scanner_is_read_and_named_with_the_date_of_its_database(
     assert any(identifier in listing.stdout for identifier in ("CVE-1", "CVE-3", "SNYK-1", "CVE-5"))
 
 
+TRIVY_EMPTY = {"SchemaVersion": 2, "Results": [{"Target": "clean", "Class": "os-pkgs"}]}
+TRIVY_ODD = {"SchemaVersion": 2, "Results": [{"Packages": [1], "Vulnerabilities": [1]}]}
+GRYPE_EMPTY = {"matches": [], "descriptor": {"version": "1"}}
+SNYK_ERROR = json.dumps({"ok": False, "error": "not logged in", "path": "x"}, indent=2)
+DEEP = "head -c 200000 /dev/zero | tr '\\0' '['"
+
+
 @pytest.mark.parametrize(
-    ("script", "reason"),
+    ("name", "script", "reason"),
     [
-        ("echo reading >&2; printf '\\033[31mFATAL: no database\\033[0m\\n\\n' >&2; exit 1", "FATAL: no database"),
-        ("echo not logged in; exit 2", "not logged in"),
-        ("exit 3", "exit status 3"),
-        ("echo '<html>'; echo 'try later'", "try later"),
-        ("echo '{}'", "SchemaVersion"),
-        ("""echo '{"SchemaVersion": 2}'""", "trivy saw no package at all"),
-        ("""echo '{"SchemaVersion": 2, "Results": [{"Vulnerabilities": [1]}]}'""", "unknown shape"),
-        ("echo null", "unknown shape"),
-        ("true", "it wrote nothing"),
+        (
+            "trivy",
+            "echo reading >&2; printf '\\033[31mFATAL: no database\\033[0m\\n\\n' >&2; exit 1",
+            "FATAL: no database",
+        ),
+        ("trivy", "echo not logged in; exit 2", "not logged in"),
+        ("trivy", """echo '{"message": "try later"}'; echo stopped >&2; exit 2""", "try later"),
+        ("snyk", f"echo '{SNYK_ERROR}'; exit 2", "not logged in"),
+        ("snyk", f"echo '{SNYK_ERROR}'; exit 1", "not logged in"),
+        ("snyk", """echo '{"vulnerabilities": [], "ok": true}'""", "dependencyCount"),
+        ("snyk", """echo '{"vulnerabilities": [], "dependencyCount": 0}'""", "snyk saw no package at all"),
+        ("grype", f"echo '{json.dumps(GRYPE_EMPTY)}'", "grype names no database"),
+        ("trivy", "exit 3", "exit status 3"),
+        ("trivy", "echo '<html>'; echo 'try later'", "try later"),
+        ("trivy", "echo '{}'", "SchemaVersion"),
+        ("trivy", """echo '{"SchemaVersion": 2}'""", "trivy saw no package at all"),
+        ("trivy", f"echo '{json.dumps(TRIVY_EMPTY)}'", "trivy saw no package at all"),
+        ("trivy", f"echo '{json.dumps(TRIVY_ODD)}'", "unknown shape"),
+        ("trivy", DEEP, r"\[\[\["),
+        ("trivy", "echo null", "unknown shape"),
+        ("trivy", "true", "it wrote nothing"),
     ],
 )
 def test_a_scanner_that_fails_or_answers_rubbish_is_no_zero(
-    small: str, tmp_path: Path, script: str, reason: str
+    small: str, tmp_path: Path, name: str, script: str, reason: str
 ) -> None:
-    fake(tmp_path, "trivy", script)
-    arguments = ("--no-build", "--starts", 0, "--scanner", "trivy", "--repository", small, "small")
+    fake(tmp_path, name, script)
+    arguments = ("--no-build", "--starts", 0, "--scanner", name, "--repository", small, "small")
     result = compare(*arguments, PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert result.returncode == 1
     assert re.search(r"small .* scan failed", result.stdout)
     assert re.search(f"small: scan failed: .*{reason}", result.stdout.replace("\n", " "))
     assert "\033" not in result.stdout
     assert "Traceback" not in result.stderr
+
+
+def test_a_syft_that_answers_rubbish_is_no_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    for script in (DEEP, "echo '{}'", "true", "exit 1"):
+        fake(tmp_path, "syft", script)
+        with pytest.raises(ScanError, match=r"\S"):
+            packages(tmp_path / "image.tar")
 
 
 def test_without_a_scanner_nothing_is_called_free_of_vulnerabilities(small: str, tmp_path: Path) -> None:
@@ -442,6 +477,10 @@ def test_without_a_scanner_nothing_is_called_free_of_vulnerabilities(small: str,
     listing = compare("--scan", "--repository", small, "small", PATH=str(tmp_path))
     assert listing.returncode == 1
     assert listing.stderr == "compare: no scanner is there: install snyk, trivy, grype or docker scout\n"
+    for more in ((), ("--scan",)):
+        asked = compare("--scanner", "trivy", *more, "--repository", small, "small", PATH=str(tmp_path))
+        assert (asked.returncode, asked.stdout) == (1, "")
+        assert asked.stderr == "compare: no scanner is there: install trivy\n"
 
 
 def test_every_scanner_refuses_another_ones_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -486,6 +525,28 @@ def test_without_docker_there_is_one_clear_line(host: str, arguments: tuple[str,
     assert re.fullmatch(r"compare: Docker does not answer \([^)\n]+\): is it running\?\n", result.stderr)
 
 
+def test_a_docker_context_that_there_is_not_is_named() -> None:
+    result = compare("--no-build", DOCKER_HOST="", DOCKER_CONTEXT="nosuch")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "compare: the Docker context nosuch does not exist: docker context ls\n"
+
+
+def test_fewer_starts_than_none_are_refused() -> None:
+    result = compare("--starts", -1)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.endswith("compare: error: argument --starts: 0 or more\n")
+
+
+def test_a_place_that_cannot_be_written_to_is_told_in_one_line(tmp_path: Path) -> None:
+    early = compare("--docs", "/proc/nope")  # before anything is measured
+    assert (early.returncode, early.stdout) == (1, "")
+    assert re.fullmatch("compare: .*'/proc/nope'\n", early.stderr)
+    for options in ("", "--json"):
+        command = f"{sys.executable} docker/compare --read docs/comparison.json {options} >/dev/full"
+        late = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert (late.returncode, late.stderr) == (1, "compare: [Errno 28] No space left on device\n")
+
+
 def test_an_image_that_is_older_than_the_code_is_told(small: str, tmp_path: Path) -> None:
     docker("image", "tag", f"{small}:small", f"{small}:scratch")
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY app/__init__.py /\n")
@@ -521,9 +582,16 @@ def interrupt(process: subprocess.Popen[str], number: int) -> None:
     assert output == ""
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "docker/compare", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 0.0), (signal.SIGINT, 0.7), (signal.SIGTERM, 0.3)])
@@ -556,6 +624,40 @@ def test_an_interrupt_ends_the_build_that_is_under_way(small: str, tmp_path: Pat
     time.sleep(0.2)
     interrupt(process, signal.SIGINT)
     assert not Path("/proc", (tmp_path / "started").read_text().strip()).exists()
+
+
+def test_an_interrupt_ends_a_scanner_with_its_children(small: str, tmp_path: Path) -> None:
+    fake(tmp_path, "trivy", f"sleep 60 & echo $! >{tmp_path}/child; wait")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    process = start("--no-build", "--scanner", "trivy", "--repository", small, "small", PATH=path)
+    child = tmp_path / "child"
+    deadline = time.monotonic() + 60
+    while not (child.exists() and child.read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    interrupt(process, signal.SIGTERM)
+    while Path("/proc", child.read_text().strip()).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_for_what_must_be_done_whole(number: int) -> None:
+    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # As rich's does, a second thread would take a signal that the first has blocked.
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait, args=(10,))
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), uninterrupted():
+            os.kill(os.getpid(), number)
+            time.sleep(0.1)
+            done.set()
+        assert done.is_set()
+    finally:
+        done.set()
+        thread.join()
+        signal.signal(signal.SIGTERM, old)
 
 
 # What is written

@@ -191,7 +191,8 @@ def test_a_build_is_given_nothing_but_what_an_image_is_made_of(tmp_path: Path) -
         if path and (ROOT / path).is_file():
             (checkout / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / path, checkout / path)
-    for secret in (".env", "app/.env", "docker/.env", "data/city.mmdb", "key.pem"):
+    secrets = (".env", "app/.env", "app/planted.key", "app/old/dump.sql", "app/__pycache__/old.pyc", "docker/.env")
+    for secret in (*secrets, "data/city.mmdb", "key.pem"):
         (checkout / secret).parent.mkdir(exist_ok=True)
         (checkout / secret).write_text("GEOIP_IPIFY_KEY=secret\n")
     (checkout / "docker/context.Dockerfile").write_text("FROM scratch\nCOPY . /\n")
@@ -200,7 +201,7 @@ def test_a_build_is_given_nothing_but_what_an_image_is_made_of(tmp_path: Path) -
     given = {str(path.relative_to(context)) for path in context.rglob("*") if path.is_file()}
     allowed = r"app/\w+[.](py|html|mmdb)|docker/(geoip[.]spec|\w+[.]py)|requirements/(app|freeze)[.]txt|LICENSE|NOTICE"
     assert {path for path in given if not re.fullmatch(allowed, path)} == set()
-    assert "app/__main__.py" in given
+    assert {"app/__main__.py", "app/page.html", "app/sample.mmdb"} <= given
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
