@@ -180,6 +180,15 @@ def test_without_a_shared_cache_its_client_is_not_imported(serve: Serve, upstrea
     assert imported & {"fastapi", "redis"} == {"fastapi"}
 
 
+def test_with_its_default_sources_and_no_network_the_database_answers(serve: Serve) -> None:
+    # Empty is as good as unset.
+    service = serve(GEOIP_SOURCES="", GEOIP_IPWHOIS_URL=f"http://127.0.0.1:{free_port()}")
+    started = time.monotonic()
+    answer = service.get("/?ip=8.8.8.8").json()
+    assert time.monotonic() - started < 3
+    assert (answer["source"], answer["isp"]) == ("mmdb", "Google LLC")
+
+
 # The end
 
 
