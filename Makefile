@@ -19,7 +19,7 @@ help: ## print this list
 run: .venv/app.lock ## serve on http://localhost:8080
 	@$(BIN)/python -m app
 
-test: .venv/app.lock .venv/test.lock ## run the tests, and show what of app/ they reach (SLOW=1: the minute-long ones too)
+test: .venv/app.lock .venv/test.lock ## run the tests, and show what of app/ they reach (SLOW=1: the long ones too)
 	@$(BIN)/pytest --numprocesses auto --dist worksteal -p no:schemathesis --cov --cov-report=term-missing:skip-covered $(if $(SLOW),,-m 'not slow')
 
 SCRIPTS = .ci/run tests/deploy/setup tests/docs/newcomer tests/images/setup-browser

@@ -22,14 +22,14 @@ def made() -> list[tuple[FastAPI, Lookup]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.environ", {})
         layered, bare = (create_app(Settings(_env_file=None, sources="mmdb")) for _ in range(2))  # type: ignore[arg-type, call-arg]
-    lookups = [
-        middleware.kwargs["lookup"]
-        for app in (layered, bare)
-        for middleware in app.user_middleware
-        if middleware.cls is Hits  # type: ignore[comparison-overlap]
-    ]
+    pairs = []
+    for app in (layered, bare):
+        (hits,) = (middleware for middleware in app.user_middleware if middleware.cls is Hits)  # type: ignore[comparison-overlap]
+        lookup = hits.kwargs["lookup"]
+        assert isinstance(lookup, Lookup)
+        pairs.append((app, lookup))
     bare.user_middleware = [middleware for middleware in bare.user_middleware if middleware.cls is not Hits]  # type: ignore[comparison-overlap]
-    return list(zip((layered, bare), lookups, strict=True))
+    return pairs
 
 
 @pytest.fixture

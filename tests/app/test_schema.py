@@ -64,6 +64,7 @@ def test_the_service_does_what_its_schema_says(
     run_schemathesis(serve(GEOIP_IPWHOIS_URL=upstream().url), tmp_path, "--checks=all", "--max-examples=30")
 
 
+@pytest.mark.slow
 def test_the_schema_holds_for_the_problems_of_a_faulty_upstream(
     serve: Callable[..., Service], upstream: Callable[..., Upstream], tmp_path: Path
 ) -> None:
