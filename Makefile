@@ -1,7 +1,6 @@
 # Every task, each with a line of help: `make` alone prints them.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -20,8 +19,8 @@ help: ## print this list
 run: .venv/app.lock ## serve on http://localhost:8080
 	@$(BIN)/python -m app
 
-test: .venv/app.lock .venv/test.lock ## run the tests, and show what of app/ they reach (SLOW=1: the minute-long ones too)
-	@$(BIN)/pytest --numprocesses auto --cov --cov-report=term-missing:skip-covered $(if $(SLOW),,-m 'not slow')
+test: .venv/app.lock .venv/test.lock ## run the tests, and show what of app/ they reach (SLOW=1: the long ones too)
+	@$(BIN)/pytest --numprocesses auto --dist worksteal -p no:schemathesis --cov --cov-report=term-missing:skip-covered $(if $(SLOW),,-m 'not slow')
 
 SCRIPTS = .ci/run tests/deploy/setup tests/docs/newcomer tests/images/setup-browser
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
@@ -68,8 +67,13 @@ WEB = s,^git@([^:/]+):,https://\1/,; s,^ssh://([^/@]*@)?([^:/]+)(:[0-9]+)?/,http
 	s,[.]git$$,,; \,^https?://,p
 # Settings from .env and from the environment; of the latter only the names are given, so no list of processes shows keys.
 # Where it listens in the container is not theirs to say: that is what is published.
-SETTINGS = $(if $(wildcard .env),--env-file .env) $(addprefix --env ,$(filter GEOIP_%,$(.VARIABLES))) \
-	--env PORT=8080 --env GEOIP_BIND=0.0.0.0
+SETTINGS = $(if $(wildcard .env),--env-file .env) \
+	$(addprefix --env ,$(filter-out $(FILES),$(filter GEOIP_% $(PROXIES),$(.VARIABLES)))) \
+	$(foreach name,$(FILES),$(if $($(name)),$(MOUNT))) --env PORT=8080 --env GEOIP_BIND=0.0.0.0
+PROXIES = HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy
+# The files that these name are in the container where they are outside.
+FILES = GEOIP_IPIFY_KEY_FILE GEOIP_IPINFO_KEY_FILE GEOIP_MMDB_CITY GEOIP_MMDB_ASN SSL_CERT_FILE
+MOUNT = --env $(name)=$(abspath $($(name))) --mount type=bind,readonly,source=$(abspath $($(name))),target=$(abspath $($(name)))
 # What `make geodata` fetched, where the service looks for it: beside the app.
 GEODATA = $(if $(wildcard data/*.mmdb),--volume '$(CURDIR)/data:'"$$(docker image inspect \
 	--format '{{.Config.WorkingDir}}' geoip:$*)/data:ro")
@@ -82,8 +86,9 @@ image-%: ## build one: buster-single, buster, alpine-single, alpine, distroless 
 run-%: stop ## run one in the background, on http://localhost:8080
 	@docker run --detach --name geoip --publish 8080:8080 --read-only --cap-drop=ALL \
 	  --security-opt=no-new-privileges $(SETTINGS) $(GEODATA) geoip:$* >/dev/null
-	@until curl --silent --fail --output /dev/null --max-time 1 localhost:8080/healthz; do sleep 0.1; \
-	  docker top geoip >/dev/null 2>&1 && ((SECONDS < 30)) || { docker logs geoip; exit 1; }; done
+	@end=$$(($$(date +%s) + 30)); \
+	until curl --silent --fail --output /dev/null --max-time 1 localhost:8080/healthz; do sleep 0.1; \
+	  docker top geoip >/dev/null 2>&1 && [ $$(date +%s) -lt $$end ] || { docker logs geoip; exit 1; }; done
 	@echo 'http://localhost:8080 answers; make stop ends it'
 stop: ## stop it
 	@if docker container inspect geoip >/dev/null 2>&1; then docker stop geoip >/dev/null && docker rm geoip >/dev/null; fi

@@ -16,26 +16,34 @@ NOW = 1_800_000_000.0
 BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
-@pytest.fixture
-def apps(monkeypatch: pytest.MonkeyPatch) -> tuple[FastAPI, FastAPI]:
-    """Two applications that know the same addresses, one without the layer."""
-    monkeypatch.setattr("os.environ", {})
-    known = [("8.8.8.8", 100.0), ("2001:4860:4860::8888", 100.0), ("9.9.9.9", 0.5), ("1.1.1.1", -1.0), ("", 100.0)]
-
-    def make() -> FastAPI:
-        app = create_app(Settings(_env_file=None, sources="mmdb"))  # type: ignore[arg-type, call-arg]
+@pytest.fixture(scope="module")
+def made() -> list[tuple[FastAPI, Lookup]]:
+    """Two applications, one without the layer, and their lookups. They are made once: that takes longer than a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.environ", {})
+        layered, bare = (create_app(Settings(_env_file=None, sources="mmdb")) for _ in range(2))  # type: ignore[arg-type, call-arg]
+    pairs = []
+    for app in (layered, bare):
         (hits,) = (middleware for middleware in app.user_middleware if middleware.cls is Hits)  # type: ignore[comparison-overlap]
         lookup = hits.kwargs["lookup"]
         assert isinstance(lookup, Lookup)
+        pairs.append((app, lookup))
+    bare.user_middleware = [middleware for middleware in bare.user_middleware if middleware.cls is not Hits]  # type: ignore[comparison-overlap]
+    return pairs
+
+
+@pytest.fixture
+def apps(made: list[tuple[FastAPI, Lookup]]) -> tuple[FastAPI, FastAPI]:
+    """The two, which know the same addresses and nothing of an earlier test."""
+    known = [("8.8.8.8", 100.0), ("2001:4860:4860::8888", 100.0), ("9.9.9.9", 0.5), ("1.1.1.1", -1.0), ("", 100.0)]
+    for _, lookup in made:
         lookup._clock = lambda: NOW
+        lookup._entries.clear()
         for address, seconds in known:
             answer = Answer(ip=address or "5.5.5.5", isp="É", latitude=0.0, longitude=-1.5, source="mmdb")
             lookup._entries[address] = Entry(answer.model_dump_json().encode(), "mmdb", "", NOW + seconds)
         lookup._entries["7.7.7.7"] = Entry(None, "", "nobody knows it", NOW + 100)
-        return app
-
-    layered, bare = make(), make()
-    bare.user_middleware = [middleware for middleware in bare.user_middleware if middleware.cls is not Hits]  # type: ignore[comparison-overlap]
+    (layered, _), (bare, _) = made
     return layered, bare
 
 

@@ -479,6 +479,7 @@ def ask_all(names: Sequence[str], body: bytes, status: int, headers: Mapping[str
         check(name, ask(name, body, status, headers, address), address)
 
 
+@pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
 @given(ANYTHING, STATUSES, HEADERS, st.booleans())
 @example(b'{"ip": "8.8.8.8", "isp": "\\ud800"}', 200, {}, False)
@@ -490,6 +491,7 @@ def test_whatever_is_sent_is_an_answer_or_a_problem(
     ask_all(NAMES, body, status, headers, own)
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(changed(), STATUSES, HEADERS, st.booleans())
 def test_whatever_stands_in_a_documented_answer_is_read_or_a_problem(

@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, contextmanager
+from pathlib import Path
 
 import fakeredis
 import httpx
 import pytest
 import redis
+import trustme
 
 from app.store import Known, Store
-from tests.conftest import free_port
+from tests.conftest import Service, free_port
 from tests.upstream import Upstream, answering, http_answer, silent
 
 pytestmark = pytest.mark.anyio
@@ -25,12 +28,21 @@ Upstreams = Callable[..., Upstream]
 @pytest.fixture
 def store() -> Iterator[redis.Redis]:
     """A Redis on loopback, as the tests see it."""
+    with running_store() as client:
+        yield client
+
+
+@contextmanager
+def running_store(tls: ssl.SSLContext | None = None, **options: object) -> Iterator[redis.Redis]:
+    """A Redis on loopback, on TLS if there is a context for it, and a client with these options."""
     server = fakeredis.TcpFakeServer(("127.0.0.1", 0), server_type="valkey")
     server.block_on_close = False
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     host, port = server.server_address[:2]
-    with redis.Redis(host=str(host), port=port) as client:
+    with redis.Redis(host=str(host), port=port, **options) as client:  # type: ignore[arg-type]
         yield client
     server.shutdown()
     server.server_close()
@@ -267,6 +279,30 @@ async def test_the_store_of_the_settings_is_used_and_left_in_good_order(
             if store.keys("geoip:8.8.8.*"):
                 break
     assert store.keys("geoip:8.8.8.*")
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_store_on_tls_is_used_where_its_certificate_is_trusted(
+    trusted: bool, serve: Callable[..., Service], upstream: Upstreams, one_ca: str, tmp_path: Path
+) -> None:
+    authority, bundle = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(bundle)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with running_store(context, ssl=True, ssl_ca_certs=str(bundle)) as store:
+        url = f"rediss://127.0.0.1:{store.connection_pool.connection_kwargs['port']}/0"
+        # As a process: OpenSSL reads the variable itself.
+        service = serve(
+            GEOIP_CACHE_URL=url, GEOIP_IPWHOIS_URL=upstream().url, SSL_CERT_FILE=bundle if trusted else one_ca
+        )
+        for number in range(20 if trusted else 3):  # in case the machine is so busy that it has no answer in time
+            assert service.get(f"/?ip=8.8.8.{number}").json()["isp"] == "Google LLC"
+            if store.keys("geoip:8.8.8.*"):
+                break
+            await asyncio.sleep(0.1)
+        assert bool(store.keys()) == trusted
+    if not trusted:
+        assert service.log.read_text().count("going on without the shared cache: it does not answer (") == 1
 
 
 @pytest.mark.parametrize("off", ["cache_ttl", "cache_size"])

@@ -1,6 +1,7 @@
 """deploy/compose.yaml, started for real, and its README's commands."""
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -155,7 +156,8 @@ def test_without_the_store_it_answers(started: Compose) -> None:
 def test_a_key_is_a_file_and_in_nothing_else(started: Compose, tmp_path: Path) -> None:
     key = tmp_path / "ipify.key"
     key.write_text("at_sesame\n")
-    key.chmod(0o444)
+    key.chmod(0o400)
+    os.chown(key, UID, -1)  # as the README has it
     variables = {"GEOIP_SOURCES": "ipify", "GEOIP_IPIFY_KEY_FILE": str(key)}
     assert "sesame" not in started.run("config", **variables)
     started.run("up", "--detach", "--wait", "--no-deps", "geoip", **variables)

@@ -165,10 +165,25 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-def secure(authority: trustme.CA, upstream: Callable[..., Upstream]) -> Callable[[Behaviour], Upstream]:
+def bundle(authority: trustme.CA, tmp_path: Path) -> Path:
+    """The authority's certificate, as a file that a container's user can read."""
+    path = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(path))
+    path.chmod(0o644)
+    return path
+
+
+@pytest.fixture
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    """TLS on loopback that the authority vouches for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def secure(tls: ssl.SSLContext, upstream: Callable[..., Upstream]) -> Callable[[Behaviour], Upstream]:
     """Start an upstream on HTTPS that the authority vouches for."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
     return lambda behaviour: upstream(behaviour, tls=tls)
 
 
@@ -176,12 +191,8 @@ def test_trusts_the_authorities_that_it_is_given_and_no_others(
     image: str,
     container: Start,
     secure: Callable[[Behaviour], Upstream],
-    authority: trustme.CA,
-    tmp_path: Path,
+    bundle: Path,
 ) -> None:
-    bundle = tmp_path / "authority.pem"
-    authority.cert_pem.write_to_path(str(bundle))
-    bundle.chmod(0o644)
     url = secure(ipwhois).url
     given = container(
         image, f"--volume={bundle}:/authority.pem:ro", SSL_CERT_FILE="/authority.pem", GEOIP_IPWHOIS_URL=url
@@ -229,10 +240,11 @@ def test_endless_headers_do_not_use_up_its_memory(image: str, container: Start) 
 class SharedCache:
     """As much of Valkey as the service needs, in RESP 2 (https://valkey.io/topics/protocol/)."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.entries: dict[bytes, bytes] = {}
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"{'rediss' if tls else 'redis'}://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -249,6 +261,8 @@ class SharedCache:
 
     def _answer(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls:
+            connection = self._tls.wrap_socket(connection, server_side=True)
         with connection, connection.makefile("rb") as commands:
             while header := commands.readline():
                 words = [commands.read(int(commands.readline()[1:]) + 2)[:-2] for _ in range(int(header[1:]))]
@@ -267,12 +281,20 @@ class SharedCache:
         return b"+OK\r\n"
 
 
-def test_replicas_share_a_cache(image: str, container: Start, upstream: Callable[..., Upstream]) -> None:
-    shared = SharedCache()
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_replicas_share_a_cache(
+    image: str,
+    scheme: str,
+    container: Start,
+    upstream: Callable[..., Upstream],
+    tls: ssl.SSLContext,
+    bundle: Path,
+) -> None:
+    shared = SharedCache(tls if scheme == "rediss" else None)
     try:
         asked = upstream()
-        settings = {"GEOIP_CACHE_URL": shared.url, "GEOIP_IPWHOIS_URL": asked.url}
-        first, second = (container(image, **settings) for _ in range(2))
+        settings = {"GEOIP_CACHE_URL": shared.url, "GEOIP_IPWHOIS_URL": asked.url, "SSL_CERT_FILE": "/authority.pem"}
+        first, second = (container(image, f"--volume={bundle}:/authority.pem:ro", **settings) for _ in range(2))
         # The cache has 50 ms to answer and is then left alone for a second, which a busy machine can make of it.
         for number in range(1, 100):
             answer = first.get(f"/?ip=8.8.8.{number}")
