@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -80,16 +80,27 @@ class Store:
 
     def __init__(self, url: str, patience: float = PATIENCE) -> None:
         # Imported here: who has no store does without its tenth of a second and its 10 MB.
-        from redis.asyncio import BlockingConnectionPool, Redis
+        from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
         from redis.exceptions import RedisError, ResponseError
 
         # A connection is ready when it is open: no protocol is agreed on, and no library introduces itself.
         options = {"max_connections": 16, "timeout": patience, "protocol": 2, "driver_info": None}
         try:
             pool = BlockingConnectionPool.from_url(url, **options)
-            pool.connection_class(**pool.connection_kwargs)  # looks at all options, and does not connect
+            one = pool.connection_class(**pool.connection_kwargs)  # looks at all options, and does not connect
         except (RedisError, TypeError, ValueError):
             raise ValueError("GEOIP_CACHE_URL: an option in it, after the question mark, is wrong") from None
+        if isinstance(one, SSLConnection):
+            context = one.ssl_context
+
+            class Connection(SSLConnection):
+                """On TLS, with one CA bundle for all: to read it takes as long as the store has for an answer."""
+
+                def __init__(self, **options: Any) -> None:  # noqa: ANN401 (redis's, passed on)
+                    super().__init__(**options)
+                    self.ssl_context = context
+
+            pool.connection_class = Connection
         self._redis = Redis.from_pool(pool)
         self._patience = patience
         self._refusal = ResponseError

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import redis
 import trustme
+from redis.asyncio import SSLConnection
 
 from app.store import Known, Store
 from tests.conftest import Service, free_port
@@ -303,6 +304,14 @@ async def test_a_store_on_tls_is_used_where_its_certificate_is_trusted(
         assert bool(store.keys()) == trusted
     if not trusted:
         assert service.log.read_text().count("going on without the shared cache: it does not answer (") == 1
+
+
+async def test_the_ca_bundle_is_read_once_for_all_connections_on_tls() -> None:
+    pool = Store("rediss://127.0.0.1:1/0")._redis.connection_pool
+    first, second = (pool.make_connection() for _ in range(2))  # type: ignore[no-untyped-call]
+    assert isinstance(first, SSLConnection)
+    assert isinstance(second, SSLConnection)
+    assert first.ssl_context.get() is second.ssl_context.get()
 
 
 @pytest.mark.parametrize("off", ["cache_ttl", "cache_size"])
