@@ -98,7 +98,11 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
         request: Request,
         ip: Annotated[
             str | SkipJsonSchema[None],
-            Query(description="One IPv4 or IPv6 address; the caller's own by default.", examples=["8.8.8.8"]),
+            Query(
+                description="One IPv4 or IPv6 address; the caller's own by default.",
+                examples=["8.8.8.8"],
+                json_schema_extra={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
+            ),
         ] = None,
     ) -> Response:
         """Where the caller is on the internet and on Earth, or another address.

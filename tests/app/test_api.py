@@ -323,7 +323,8 @@ async def test_the_schema_describes_every_field_and_every_problem(client: Client
     assert set(operation["responses"]) == {"200", "400", "404", "422", "500", "502", "503", "504"}
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/html"}
     assert set(operation["responses"]["200"]["headers"]) == {"Cache-Control", "Cache-Status"}
-    assert operation["parameters"][0]["schema"]["type"] == "string"
+    address = operation["parameters"][0]["schema"]
+    assert (address["type"], address["anyOf"]) == ("string", [{"format": "ipv4"}, {"format": "ipv6"}])
     codes = set()
     for status, response in operation["responses"].items():
         if status != "200":

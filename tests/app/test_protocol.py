@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection
 
 import pytest
@@ -155,18 +155,17 @@ def test_whoever_waits_for_a_slow_source_is_answered(impatient: int) -> None:
         assert received.startswith(b"HTTP/1.1 200")
 
 
-def ask_and_take_nothing(client: socket.socket, times: int) -> None:
-    """Ask one by one for more than what the system keeps for a client, some megabytes."""
-    for _ in range(times):
-        client.sendall(b"GET /openapi.json HTTP/1.1\r\n\r\n")
-        time.sleep(0.002)
+def ask_and_take_nothing(client: socket.socket) -> None:
+    """Ask for 8 MB of pages, which is more than a system keeps for a client, but not for too many of them at once."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    for _ in range(10):
+        client.sendall(b"GET / HTTP/1.1\r\nAccept: text/html\r\n\r\n" * (MAX_PIPELINED // 2))
+        time.sleep(0.2)
 
 
 def test_whoever_takes_no_answers_is_given_up(impatient: int) -> None:
-    with connect(impatient) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        with pytest.raises(ConnectionError):
-            ask_and_take_nothing(client, 3000)
+    with connect(impatient) as client, pytest.raises(ConnectionError):
+        ask_and_take_nothing(client)
 
 
 # How many there are
@@ -193,8 +192,8 @@ def test_whoever_takes_no_answers_does_not_hold_up_the_end(serve: Callable[..., 
     service = serve()
     port = int(service.url.rpartition(":")[2])
     with connect(port) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        ask_and_take_nothing(client, 600)
+        with suppress(ConnectionError):  # a machine so busy that too many wait
+            ask_and_take_nothing(client)
         service.process.terminate()
         assert service.process.wait(2) == 0
     assert "Traceback" not in service.log.read_text()
