@@ -19,8 +19,9 @@ help: ## print this list
 run: .venv/app.lock ## serve on http://localhost:8080
 	@$(BIN)/python -m app
 
-test: .venv/app.lock .venv/test.lock ## run the tests, and show what of app/ they reach (SLOW=1: the long ones too)
-	@$(BIN)/pytest --numprocesses auto --dist worksteal -p no:schemathesis --cov --cov-report=term-missing:skip-covered $(if $(SLOW),,-m 'not slow')
+test: .venv/app.lock .venv/test.lock ## run the tests (SLOW=1: the long ones too, and every branch of app/ must be reached)
+	@$(BIN)/pytest --dist worksteal -p no:schemathesis \
+	  $(if $(SLOW),--numprocesses auto --cov --cov-report=term-missing:skip-covered,--numprocesses 4 -m 'not slow')
 
 SCRIPTS = .ci/run tests/deploy/setup tests/docs/newcomer tests/images/setup-browser
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
