@@ -20,7 +20,7 @@ MAX_FIELDS = 100
 MAX_PIPELINED = 32
 """Requests on one connection that wait for the answers before theirs."""
 
-_PART = 4096  # what is looked at at once: a parser makes some twenty times as much of the shortest requests
+_PART = 4096  # bytes that are parsed at once: of the shortest requests, they become some twenty times as many
 
 # Python 3.13 has the phrase of RFC 9110, older ones another: every image answers alike.
 STATUS_LINE[422] = b"HTTP/1.1 422 Unprocessable Content\r\n"
@@ -30,14 +30,6 @@ _REFUSAL = problem_response(
         f"this is not HTTP/1.1 (in a URL, other letters than ASCII's are percent-encoded), or more than {MAX_FIELDS} "
         f"fields, {MAX_HEAD} bytes beside a body, or {MAX_PIPELINED} requests that wait for an answer"
     )
-)
-_REFUSED = b"".join(
-    [
-        STATUS_LINE[_REFUSAL.status_code],
-        *(b"%b: %b\r\n" % field for field in _REFUSAL.raw_headers),
-        b"connection: close\r\n\r\n",
-        _REFUSAL.body,
-    ]
 )
 
 
@@ -97,7 +89,9 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's words, of which there is one sentence)
         """Say so as every problem is said here, and close."""
-        self.transport.write(_REFUSED)
+        fields = [*self.server_state.default_headers, *_REFUSAL.raw_headers, (b"connection", b"close")]
+        head = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.transport.write(STATUS_LINE[_REFUSAL.status_code] + head + b"\r\n" + bytes(_REFUSAL.body))
         self.transport.close()
 
     def shutdown(self) -> None:
@@ -110,6 +104,7 @@ class Protocol(HttpToolsProtocol):
         """Answer a WebSocket's request like any other, without a word: anybody can send them."""
 
     def _watch(self, before: tuple[int, int] | None) -> None:
+        """Look whether it got on since: how many requests had arrived (-1: none was about to), and bytes unsent."""
         arriving = self._arriving and not self.flow.read_paused
         unsent = self.transport.get_write_buffer_size()
         if before and ((arriving and before[0] == self._arrived) or (unsent and before[1] == unsent)):

@@ -62,6 +62,7 @@ def refused(received: bytes) -> bool:
     if not head.startswith(b"HTTP/1.1 400 Bad Request\r\n"):
         return False
     assert b"\r\nconnection: close" in head
+    assert b"\r\ndate: " in head
     assert b"\r\ncontent-type: application/problem+json\r\n" in head
     assert json.loads(body)["code"] == "bad-request"
     return True
