@@ -94,8 +94,8 @@ run-%: stop ## run one in the background, on http://localhost:8080
 stop: ## stop it
 	@if docker container inspect geoip >/dev/null 2>&1; then docker stop geoip >/dev/null && docker rm geoip >/dev/null; fi
 sbom-%: .venv/images.lock ## list the packages in one, as build/NAME.spdx.json
-	@mkdir -p build
-	SYFT_CHECK_FOR_APP_UPDATE=false $(BIN)/syft scan docker:geoip:$* --output spdx-json=build/$*.spdx.json.part
+	@docker image inspect geoip:$* >/dev/null && mkdir -p build
+	SYFT_CHECK_FOR_APP_UPDATE=false $(BIN)/syft scan --quiet docker:geoip:$* --output spdx-json=build/$*.spdx.json.part
 	@mv build/$*.spdx.json.part build/$*.spdx.json
 test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 	tests/images/setup-browser
