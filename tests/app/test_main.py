@@ -148,7 +148,7 @@ def test_healthcheck_is_1_within_a_second_for_what_is_not_the_service(answer: by
         thread = threading.Thread(target=behave)
         thread.start()
         code = (
-            "import sys, time; from app.__main__ import main; start = time.monotonic();"
+            "import http.client, sys, time, app.settings; from app.__main__ import main; start = time.monotonic();"
             "status = main(['healthcheck']); sys.exit(status if time.monotonic() - start < 1 else 99)"
         )
         process = subprocess.run(
