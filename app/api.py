@@ -254,7 +254,7 @@ def _on_problem(request: Request, problem: Exception) -> Response:
 
 
 def _on_http_exception(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 (as above)
+    assert isinstance(error, HTTPException)  # noqa: S101 (Starlette hands over what was registered)
     if error.status_code == 405:
         return problem_response(MethodNotAllowed("only GET and HEAD are answered here"))
     return problem_response(NotFound("there is nothing here: ask for /, /?ip=ADDRESS or /docs"))

@@ -40,7 +40,7 @@ class Protocol(HttpToolsProtocol):
     patience: float = 10
     """Seconds, or up to twice that, in which a request must arrive whole, and some of an answer be taken."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows asyncio's too
         """Begin to watch it."""
         super().connection_made(transport)
         self._arriving, self._arrived, self._head = True, 0, 0
@@ -87,7 +87,7 @@ class Protocol(HttpToolsProtocol):
         self._arrived += 1
         super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's words, of which there is one sentence)
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn passes its own words)
         """Say so as every problem is said here, and close."""
         fields = [*self.server_state.default_headers, *_REFUSAL.raw_headers, (b"connection", b"close")]
         head = b"".join(b"%b: %b\r\n" % field for field in fields)

@@ -152,7 +152,7 @@ class Source(ABC):
 
     name: ClassVar[str]
 
-    def open(self) -> None:  # noqa: B027 (a file needs nothing of it)
+    def open(self) -> None:  # noqa: B027 (not abstract: a file has nothing to open)
         """Do what the first request needs and a start does not; to call it again costs nothing."""
 
     @abstractmethod

@@ -96,7 +96,7 @@ class Store:
             class Connection(SSLConnection):
                 """On TLS, with one CA bundle for all: to read it takes as long as the store has for an answer."""
 
-                def __init__(self, **options: Any) -> None:  # noqa: ANN401 (redis's, passed on)
+                def __init__(self, **options: Any) -> None:  # noqa: ANN401 (passed on as redis gives them)
                     super().__init__(**options)
                     self.ssl_context = context
 
