@@ -9,12 +9,14 @@ ip-location-db makes of some of them (https://github.com/sapics/ip-location-db).
 import logging
 import time
 from collections.abc import Sequence
+from io import BytesIO
 from ipaddress import IPv4Address, IPv6Address
 from itertools import islice
 from os import fstat, stat_result
 from pathlib import Path
 
 import maxminddb
+from maxminddb.decoder import Decoder
 
 logger = logging.getLogger("geoip")
 
@@ -43,6 +45,9 @@ _FIELDS = (*_PLACES, "latitude", "longitude")
 # A file that holds other things altogether (connection types, domains) is told by its first records.
 _RECORDS_CHECKED = 100
 _LOOK_EVERY = 1.0  # seconds
+
+# What the metadata, the last part of a file, begin with.
+_METADATA = b"\xab\xcd\xefMaxMind.com"
 
 # What maxminddb raises for damaged contents: InvalidDatabaseError is a RuntimeError; the others come from metadata
 # without a key, a map with a key that is none, text that is not UTF-8.
@@ -160,7 +165,12 @@ def _read(path: Path) -> tuple[maxminddb.Reader, _Version]:
         # The version is that of the file that was opened, before it was read: a later change is a new version.
         with path.open("rb") as file:
             version = _version(fstat(file.fileno()))
-            reader = maxminddb.open_database(file, maxminddb.MODE_FD)
+            contents = file.read()
+        reader = maxminddb.open_database(BytesIO(contents), maxminddb.MODE_FD)
+        # maxminddb takes a last value that the file ends within for a shorter one.
+        start = contents.rindex(_METADATA) + len(_METADATA)
+        if Decoder(contents, start).decode(start)[1] > len(contents):
+            raise ValueError("the metadata end after the file")
         known = any(_fields(record) for _, record in islice(reader, _RECORDS_CHECKED))
     except _DAMAGED as error:
         raise ValueError(f"{path}: not a MaxMind DB file, or a truncated one") from error

@@ -251,6 +251,15 @@ def test_a_truncated_file_is_refused(tmp_path: Path, part: float) -> None:
     assert refused(tmp_path / "a.mmdb") == "not a MaxMind DB file, or a truncated one"
 
 
+def test_a_file_that_lost_its_last_bytes_is_refused(tmp_path: Path) -> None:
+    whole = SAMPLE.read_bytes()
+    path = tmp_path / "a.mmdb"
+    for lost in range(1, len(whole) - whole.rindex(b"MaxMind.com")):
+        path.write_bytes(whole[:-lost])
+        with pytest.raises(ValueError, match="not a MaxMind DB file, or a truncated one"):
+            Databases([path])
+
+
 def test_a_file_that_lost_its_beginning_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mmdb").write_bytes(SAMPLE.read_bytes()[-1000:])
     assert refused(tmp_path / "a.mmdb") == "not a MaxMind DB file, or a truncated one"
