@@ -6,7 +6,8 @@ A container's root is read-only, so that bytecode which is not in the image is m
 ROOT holds what is added to the base image: the app in /srv, its dependencies where pip puts them, and afterwards their
 bytecode and that of the part of the standard library they import. In a ROOT of its own a package's bytecode takes the
 place of its source: a traceback names its files and lines all the same. What is imported is seen by running the service
-and asking it something. The bytecode is never compared with its source, which does not change in an image either.
+with the settings it finds here, and asking it something. The bytecode is never compared with its source, which does not
+change in an image either.
 """
 
 import os
@@ -33,8 +34,7 @@ def imported(root: Path) -> set[Path]:
     environment = {
         **os.environ,
         "PORT": PORT,
-        "GEOIP_CACHE_URL": "redis://localhost:9",  # where nobody listens
-        "GEOIP_IPWHOIS_URL": "http://localhost:9",
+        "GEOIP_IPWHOIS_URL": "http://localhost:9",  # where nobody listens
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": f"{root / 'srv'}:{root / sysconfig.get_path('purelib')[1:]}",
     }

@@ -1,8 +1,10 @@
 """What is in every image, and what is not."""
 
+import gzip
 import hashlib
 import io
 import json
+import marshal
 import re
 import shutil
 import subprocess
@@ -152,6 +154,27 @@ def test_stays_within_its_budget(image: str) -> None:
     budget = BUDGETS[image]
     assert unpacked <= budget["unpacked"], f"{unpacked:.2f} MB"
     assert packed <= budget["packed"], f"{packed:.2f} MB compressed"
+
+
+def test_the_client_of_a_shared_cache_costs_little(image: str) -> None:
+    parts = []
+    for layer in archives(f"geoip:{image}"):
+        with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
+            for member in archive:
+                if re.search(r"/redis(-[\d.]+[.]dist-info)?/|^(./)?app/geoip$", member.name) and member.isfile():
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    parts.append(frozen_redis(content.read()) if member.name.endswith("/geoip") else content.read())
+    assert 200_000 < len(gzip.compress(b"".join(parts), 9)) < 600_000
+
+
+def frozen_redis(program: bytes) -> bytes:
+    """The library's modules in PyInstaller's archive of modules (PyInstaller/archive/readers.py: ZlibArchiveReader)."""
+    archive = program[program.index(b"PYZ\0") :]
+    modules = marshal.loads(archive[int.from_bytes(archive[8:12]) :])
+    return b"".join(
+        archive[start : start + size] for name, (_, start, size) in modules if name.partition(".")[0] == "redis"
+    )
 
 
 def test_a_scanner_sees_the_locked_packages_and_no_others(image: str) -> None:
