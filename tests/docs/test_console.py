@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.docs.console import Command, Shell, blocks, commands, difference
 
-# deploy/README.md is executed by tests/deploy, which has what stands around the service.
+# deploy/README.md is executed by tests/deploy.
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 COMMANDS = [(name, command) for name in DOCUMENTS for command in commands(ROOT / name)]
 # Documents whose first block asks a service that runs already.
@@ -26,6 +26,7 @@ ELSEWHERE = {
     "README.md": {
         "make run    # serve on http://localhost:8080": "tests/docs/newcomer",
         "make image-scratch   # build one of them; make images builds all": "the workshop does the same",
+        "cd deploy": "tests/deploy, which has what stands around the service",
     },
     "docs/workshop.md": {
         "docker build --build-arg RUNTIME=gcr.io/distroless/base-nossl-debian13:debug-nonroot "
