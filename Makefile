@@ -31,6 +31,8 @@ check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes witho
 	$(BIN)/pyrefly check
 	$(BIN)/shellcheck $(SCRIPTS)
 	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.renovate renovate.json
 	@for file in docker/*.Dockerfile; do docker buildx build --quiet --check --file $$file . || exit; done
 	@rm -rf .venv/lock && cp -r requirements .venv/lock && $(MAKE) --no-print-directory --silent lock OUT=.venv/lock
 	@diff -r .venv/lock requirements || { echo 'the locks are not what pyproject.toml asks for: make lock'; exit 1; }
