@@ -58,6 +58,9 @@ _PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 
+# Where in an ASGI scope the peer is, whatever a proxy says.
+_PEER = "geoip.peer"
+
 
 def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     """The application, with nothing under way until the first request; the store is the settings' if none is given."""
@@ -211,9 +214,6 @@ def caller_address(request: Request) -> IPAddress | None:
             continue
         return address if is_global(address) else None
     return None
-
-
-_PEER = "geoip.peer"
 
 
 class _Forwarded:

@@ -23,6 +23,9 @@ from app.settings import Settings
 
 # The answer
 
+MAX_TEXT = 200
+"""Characters of a name."""
+
 
 def _number(value: object) -> object:
     """Numbers may come as strings; True is no number, and an empty string is nothing."""
@@ -56,9 +59,6 @@ def _as_number(value: object) -> object:
         value = int(match[1])
     return value if type(value) is int and 0 < value < 2**32 else None
 
-
-MAX_TEXT = 200
-"""Characters of a name."""
 
 _Name = Annotated[str | None, BeforeValidator(_text_or_none)]
 
@@ -372,6 +372,10 @@ class Ipinfo(HttpSource):
         }
 
 
+SAMPLE = Path(__file__).with_name("sample.mmdb")
+GEODATA = (Path("data/dbip-city.mmdb"), Path("data/dbip-asn.mmdb"))
+
+
 class Mmdb(Source):
     """MaxMind DB files: those that the settings name, else those of `make geodata`, else the sample of the app."""
 
@@ -399,10 +403,6 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except OSError as error:  # a folder that is not ours to look into
         raise ValueError(f"{path}: {error.strerror}") from None
-
-
-SAMPLE = Path(__file__).with_name("sample.mmdb")
-GEODATA = (Path("data/dbip-city.mmdb"), Path("data/dbip-asn.mmdb"))
 
 
 def make_sources(settings: Settings, client: Client) -> tuple[Source, ...]:

@@ -1,6 +1,7 @@
 """The command line and the running process: start, health, signals, certificates, logs."""
 
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -99,6 +100,21 @@ def test_bound_to_all_ipv6_addresses_it_takes_ipv4_as_well(serve: Serve) -> None
 
 
 # Health
+
+
+def test_it_takes_more_clients_than_a_process_is_given_files(serve: Serve) -> None:
+    given, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+    try:
+        service = serve()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (given, most))
+    address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
+    with ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(address, timeout=5))
+        assert service.get("/healthz").status_code == 204
+    assert "Traceback" not in service.log.read_text()
 
 
 def test_healthcheck_is_0_while_it_serves_and_1_when_it_does_not(serve: Serve, tmp_path: Path) -> None:
