@@ -29,6 +29,11 @@ def get(compose: Compose, target: str, **headers: str) -> httpx.Response:
     return httpx.get(compose.url + target, headers=headers, timeout=15, trust_env=False)
 
 
+def nginx_finds_them(compose: Compose) -> None:
+    """All replicas are others, with other addresses: nginx looks their name up anew within a second."""
+    wait_for(lambda: get(compose, "/healthz").status_code == 204, 3)
+
+
 def asked(compose: Compose) -> list[str]:
     return [request.target for request in compose.upstream.requests]
 
@@ -121,6 +126,7 @@ def test_new_replicas_at_other_addresses_are_found(started: Compose) -> None:
     before = addresses(started)
     started.run("up", "--detach", "--wait", "--force-recreate", "--no-deps", "--scale", "geoip=3", "geoip")
     assert addresses(started) != before
+    nginx_finds_them(started)
     for _ in range(9):
         assert get(started, "/?ip=8.8.4.4").status_code == 200
 
@@ -172,6 +178,7 @@ def test_a_key_is_a_file_and_in_nothing_else(started: Compose, tmp_path: Path) -
     variables = {"GEOIP_SOURCES": "ipify", "GEOIP_IPIFY_KEY_FILE": str(key)}
     assert "sesame" not in started.run("config", **variables)
     started.run("up", "--detach", "--wait", "--no-deps", "geoip", **variables)
+    nginx_finds_them(started)
     assert get(started, "/?ip=1.1.1.1").json()["isp"] == "Cloudflare, Inc."
     assert [target for target in asked(started) if "apiKey=at_sesame" in target and "ipAddress=1.1.1.1" in target]
     for container in started.containers("geoip"):
