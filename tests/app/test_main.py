@@ -99,9 +99,6 @@ def test_bound_to_all_ipv6_addresses_it_takes_ipv4_as_well(serve: Serve) -> None
         assert httpx.get(f"http://{host}:{port}/healthz", trust_env=False).status_code == 204
 
 
-# Health
-
-
 def test_it_takes_more_clients_than_a_process_is_given_files(serve: Serve) -> None:
     given, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
@@ -115,6 +112,9 @@ def test_it_takes_more_clients_than_a_process_is_given_files(serve: Serve) -> No
             stack.enter_context(socket.create_connection(address, timeout=5))
         assert service.get("/healthz").status_code == 204
     assert "Traceback" not in service.log.read_text()
+
+
+# Health
 
 
 def test_healthcheck_is_0_while_it_serves_and_1_when_it_does_not(serve: Serve, tmp_path: Path) -> None:

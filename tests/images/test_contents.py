@@ -161,7 +161,7 @@ def test_the_client_of_a_shared_cache_costs_little(image: str) -> None:
     for layer in archives(f"geoip:{image}"):
         with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
             for member in archive:
-                if re.search(r"/redis(-[\d.]+[.]dist-info)?/|^(./)?app/geoip$", member.name) and member.isfile():
+                if re.search(r"/redis(-[\d.]+[.]dist-info)?/|^([.]/)?app/geoip$", member.name) and member.isfile():
                     content = archive.extractfile(member)
                     assert content is not None
                     parts.append(frozen_redis(content.read()) if member.name.endswith("/geoip") else content.read())
