@@ -1,3 +1,3 @@
-"""A geo-IP API: who asks, through which provider, and where on Earth."""
+"""A geo-IP API: which provider an IP address belongs to, and where on Earth it is."""
 
 __version__ = "1.0.0"

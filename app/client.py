@@ -1,130 +1,122 @@
-"""The one HTTP client of the process: pooled, and suspicious of what it is sent."""
+"""The HTTP client that sources share. Answers are hostile input: at most 64 KiB, no redirects, no compression."""
 
-import contextlib
+import itertools
+import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import NamedTuple, TypeAlias
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-if TYPE_CHECKING:
-    import ssl
-
-    import httpx
+import certifi
+import httpcore
 
 MAX_BODY = 64 * 1024
-"""Bytes of an answer that are read: real ones have less than two thousand."""
+"""Bytes of an answer that are read; real answers have less than two thousand."""
 
-# Not compressed: what is read is then what was sent, and 64 KiB are 64 KiB.
+KEEP_ALIVE = 5
+"""Seconds that an unused connection is kept."""
+
+# Without compression, 64 KiB received are 64 KiB of answer.
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "geoip"}
+_SCHEMES = {"http", "https", "all"}
 
 
 class ClientError(Exception):
-    """No answer: unreachable, broken off, untrusted, too large, encoded. The message holds no URL, so no key."""
+    """There is no answer. The message holds no URL, since a URL may hold a key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An HTTP answer, read whole."""
+class Response(NamedTuple):
+    """An HTTP answer, read whole. Names of headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
-    """Names are matched without regard to case."""
     body: bytes
 
 
 class Client:
-    """GET requests over httpx's transports, each used by one request at a time.
+    """GET requests, each over a connection of its own that is kept for the next: a shared pool takes five times as long.
 
-    Proxies (`HTTPS_PROXY` and its kin) and the CA bundle (`SSL_CERT_FILE`) come from the environment.
+    Proxies come from the environment (`HTTPS_PROXY` and the like), the CA bundle from a path. ValueError, of one line,
+    for a proxy that cannot be used.
     """
 
-    def __init__(self) -> None:
-        # By scheme and host; the last one used is the first to be used again.
-        self._idle: dict[tuple[str, str], list[httpx.AsyncHTTPTransport]] = {}
-        self._ssl: ssl.SSLContext | None = None
+    def __init__(self, certificates: str | None = None) -> None:
+        self._certificates = certificates or certifi.where()
+        self._context: ssl.SSLContext | None = None
+        self._idle: dict[httpcore.Origin, list[_Connection]] = {}
+        self._proxies = {scheme: _read_proxy(scheme, url) for scheme, url in getproxies().items() if scheme in _SCHEMES}
 
-    def open(self) -> None:
-        """Import httpx and read the CA bundle, before the first request's time is counted: a start needs neither."""
-        with contextlib.suppress(OSError):  # a request says so
-            self._context()
-
-    async def get(self, url: str, params: Mapping[str, str], headers: Mapping[str, str]) -> Response:
-        """Answer of a URL, whatever its status; ClientError where there is none. The caller bounds time and number."""
-        import httpx  # not at the top: a start does not need it
-
+    async def get(self, url: str, headers: Mapping[str, str]) -> Response:
+        """Return the answer of a URL, whatever its status; ClientError if there is none. The caller limits the time."""
+        target = httpcore.URL(url)
+        fields = [*_HEADERS.items(), *headers.items()]
         try:
-            request = httpx.Request("GET", url, params=params or None, headers={**_HEADERS, **headers})
-            idle = self._idle.setdefault((request.url.scheme, request.url.netloc.decode()), [])
-            transport = await self._kept(idle) or self._connect(request.url)
-            try:
-                response = await transport.handle_async_request(request)
-            except (httpx.ReadError, httpx.RemoteProtocolError) as error:
-                # The connection broke before the head of an answer was whole: a kept one that its server has closed,
-                # mostly. Bytes that are no HTTP are the same error, but an answer.
-                if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
-                    raise
-                transport = self._connect(request.url)
-                response = await transport.handle_async_request(request)
-            try:
-                return Response(response.status_code, response.headers, await _read(response))
-            finally:
-                await response.aclose()
-                idle.append(transport)
-                while idle and not _ready(idle[0]):  # at the bottom are those that are not used again
-                    await idle.pop(0).aclose()
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
-            # Beside httpx's own: a CA bundle that cannot be read (OSError), a host that cannot be a name, a proxy of an
-            # unknown kind (ValueError), a SOCKS proxy (ImportError). Where it was the network, the message says what is
-            # wrong; others quote a proxy's URL, or what was received, and that may be the request with its key.
-            said = f": {error}" if isinstance(error, httpx.NetworkError | OSError) else ""
-            raise ClientError(f"{type(error).__name__}{said}") from error
+            if kept := await self._kept(target.origin):
+                # Its server may have closed it a moment ago: then the request is sent once more (RFC 9110, 9.2.2).
+                with suppress(httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError):
+                    return await self._ask(kept, target, fields)
+            return await self._ask(self._connect(target.origin), target, fields)
+        except (httpcore.NetworkError, OSError) as error:
+            raise ClientError(f"{type(error).__name__}: {error}") from error
+        except (httpcore.ProtocolError, httpcore.ProxyError, ValueError) as error:
+            raise ClientError(type(error).__name__) from error  # its own message may quote the request
 
     async def aclose(self) -> None:
-        """Close what is kept open, once nothing is under way."""
-        for idle in self._idle.values():
-            for transport in idle:
-                await transport.aclose()
+        """Close the connections that are kept."""
+        for connection in itertools.chain(*self._idle.values()):
+            await connection.aclose()
 
-    async def _kept(self, idle: "list[httpx.AsyncHTTPTransport]") -> "httpx.AsyncHTTPTransport | None":
-        while idle:
-            transport = idle.pop()
-            if _ready(transport):
-                return transport
-            await transport.aclose()
-        return None
+    async def _ask(self, connection: "_Connection", url: httpcore.URL, headers: list[tuple[str, str]]) -> Response:
+        async with connection.stream("GET", url, headers=headers) as response:
+            fields = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+            answer = Response(response.status, fields, await _read_body(response, fields))
+        self._idle.setdefault(url.origin, []).append(connection)
+        return answer
 
-    def _connect(self, url: "httpx.URL") -> "httpx.AsyncHTTPTransport":
-        import httpx
+    async def _kept(self, origin: httpcore.Origin) -> "_Connection | None":
+        """Return the connection that was used last, and close those that nobody can use any more."""
+        idle = self._idle.get(origin, [])
+        while idle and not _is_usable(idle[0]):
+            await idle.pop(0).aclose()
+        while idle and not _is_usable(idle[-1]):
+            await idle.pop().aclose()
+        return idle.pop() if idle else None
 
-        from app.transport import Connection
-
-        context = self._context()
-        proxies = getproxies()
-        proxy = None if proxy_bypass(url.host) else proxies.get(url.scheme) or proxies.get("all")
-        if proxy is None:
-            return Connection(url, context)
-        return httpx.AsyncHTTPTransport(verify=context, proxy=proxy if "://" in proxy else f"http://{proxy}")
-
-    def _context(self) -> "ssl.SSLContext":
-        import httpx
-
-        if self._ssl is None:
-            self._ssl = httpx.create_ssl_context()  # one for all: to read the CA bundle takes some 30 ms
-        return self._ssl
+    def _connect(self, origin: httpcore.Origin) -> "_Connection":
+        scheme = origin.scheme.decode()
+        if self._context is None and scheme == "https":
+            self._context = ssl.create_default_context(cafile=self._certificates)  # once: it takes some 30 ms
+        proxy = self._proxies.get(scheme) or self._proxies.get("all")
+        if proxy is None or proxy_bypass(origin.host.decode()):
+            return httpcore.AsyncHTTPConnection(origin, self._context, KEEP_ALIVE)
+        return httpcore.AsyncHTTPProxy(*proxy, ssl_context=self._context, max_connections=1)
 
 
-def _ready(transport: "httpx.AsyncHTTPTransport") -> bool:
-    from app.transport import Connection
-
-    return not isinstance(transport, Connection) or transport.ready  # a pool, which is for proxies, looks itself
+_Connection: TypeAlias = httpcore.AsyncHTTPConnection | httpcore.AsyncHTTPProxy  # one connection by way of a proxy
 
 
-async def _read(response: "httpx.Response") -> bytes:
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise ClientError("the answer is compressed, though none was asked for")
+def _is_usable(connection: _Connection) -> bool:
+    if isinstance(connection, httpcore.AsyncHTTPProxy):
+        return True  # it connects anew by itself
+    return connection.is_available() and not connection.has_expired()
+
+
+def _read_proxy(scheme: str, proxy: str) -> tuple[str, tuple[str, str] | None]:
+    """Return URL and credentials of a proxy; ValueError, which quotes neither, if it cannot be used."""
+    url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ValueError(f"{scheme.upper()}_PROXY: not the http:// or https:// URL of a proxy")
+    auth = (unquote(url.username), unquote(url.password or "")) if url.username else None
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}", auth
+
+
+async def _read_body(response: httpcore.Response, headers: Mapping[str, str]) -> bytes:
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise ClientError("the answer is compressed, which was not asked for")
     body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
+    async for part in response.aiter_stream():
+        body += part
         if len(body) > MAX_BODY:
             raise ClientError(f"the answer has more than {MAX_BODY} bytes")
     return bytes(body)

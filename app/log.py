@@ -1,28 +1,35 @@
-"""Logs: lines for people, or one JSON object a line for machines, with one line a request."""
-
-from __future__ import annotations
+"""Logs: lines for people, or one JSON object a line for machines. Times are UTC."""
 
 import json
 import logging
+import math
 import time
+from collections.abc import Container
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.settings import Settings
 
-if TYPE_CHECKING:
-    from collections.abc import Container
+NOTES = "geoip.notes"
+"""Key of an ASGI scope under which the route notes source and address for the line of its request."""
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+WARNING_INTERVAL = 60
+"""Seconds between two lines about malformed requests, which anybody can send."""
 
 logger = logging.getLogger("geoip")
 
-NOTES = "geoip.notes"
-"""Where in an ASGI scope the route notes what the request's line says beyond status and time."""
+
+class TextFormatter(logging.Formatter):
+    """A line for people, with the time as RFC 3339 writes it."""
+
+    converter = time.gmtime  # type: ignore[assignment]  # typeshed declares fewer arguments than gmtime takes
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03d+00:00"
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as a JSON object; what `extra={"fields": …}` brings is part of it."""
+    """A record as a JSON object. The fields of `extra={"fields": …}` are part of it."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -35,23 +42,42 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
+class RareWarnings(logging.Filter):
+    """Lets one warning a minute through, with the number of those that it held back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed = -math.inf
+        self._held_back = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        if record.created - self._passed < WARNING_INTERVAL:
+            self._held_back += 1
+            return False
+        if self._held_back:
+            record.msg = f"{record.getMessage()} ({self._held_back} more like this since the last line)"
+            record.args = ()
+        self._passed, self._held_back = record.created, 0
+        return True
+
+
 def configure_logging(settings: Settings) -> None:
-    """Log to stderr what the settings want to see."""
+    """Log to stderr, from the level of the settings on."""
     handler = logging.StreamHandler()
-    if settings.log_format == "json":
-        handler.setFormatter(JsonFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(
+        JsonFormatter() if settings.log_format == "json" else TextFormatter("%(asctime)s %(levelname)s %(message)s")
+    )
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
-    for chatty in ("httpx", "httpcore"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)  # they log whole URLs, and a URL may hold a key
+    logging.getLogger("httpcore").setLevel(logging.WARNING)  # it logs URLs, and a URL may hold a key
+    logging.getLogger("uvicorn.error").addFilter(RareWarnings())
 
 
 class RequestLog:
-    """One line a request: method, path, status, milliseconds, and the notes that were taken on the way.
+    """One line a request: method, path, status, milliseconds, Cache-Status and source.
 
-    Addresses are people's: they are logged only where the settings ask for it. So is a path that is none of `paths`,
-    which may be an address: elsewhere one asks for /8.8.8.8.
+    Addresses are personal data: they are logged only if the settings ask for it. A path outside `paths` may hold one.
     """
 
     def __init__(self, app: ASGIApp, paths: Container[str], addresses: bool) -> None:
@@ -64,21 +90,19 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        notes: dict[str, object] = {"source": None, "upstream_ms": None}
+        notes: dict[str, object] = {"source": None}
         scope[NOTES] = notes
         path = scope["path"] if self._addresses or scope["path"] in self._paths else None
         fields: dict[str, object] = {"method": scope["method"], "path": path, "status": 500, "cache_status": None}
 
-        async def look(message: Message) -> None:
+        async def note_and_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 fields["status"] = message["status"]
-                for name, value in message["headers"]:
-                    if name == b"cache-status":
-                        fields["cache_status"] = value.decode("latin1")
+                fields["cache_status"] = dict(message["headers"]).get(b"cache-status", b"").decode("latin-1") or None
             await send(message)
 
         try:
-            await self._app(scope, receive, look)
+            await self._app(scope, receive, note_and_send)
         finally:
             fields["ms"] = round((time.perf_counter() - started) * 1000, 1)
             if not self._addresses:

@@ -1,0 +1,91 @@
+"""Asking one source: within a time, not too often at once, and not during its pause."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+
+from app.address import IPAddress
+from app.answer import Answer
+from app.problems import Problem
+from app.sources.source import DEFAULT_PAUSE, Source
+
+MAX_UNDER_WAY = 64
+"""Requests to one source at once: each holds a connection."""
+
+MAX_FAILURES = 3
+"""Failures in a row after which a source is paused."""
+
+FAILURE_PAUSE = 10
+"""Seconds of that pause."""
+
+logger = logging.getLogger("geoip")
+
+
+class Guard:
+    """Guards one source. While it is paused nobody asks it, and everybody gets the problem that it is paused for."""
+
+    def __init__(self, source: Source, clock: Callable[[], float]) -> None:
+        self.source = source
+        self._clock = clock
+        self._room = asyncio.Semaphore(MAX_UNDER_WAY)
+        self._failures: set[object] = set()
+        self._cause: Problem | None = None
+        self._paused_until = -math.inf
+
+    @property
+    def pause(self) -> Problem | None:
+        """The problem that the source is paused for; None while it can be asked."""
+        if self._cause is None or self._paused_until <= self._clock():
+            return None
+        left = math.ceil(self._paused_until - self._clock())
+        retry_after = left if self._cause.code == "quota-exhausted" else None
+        return Problem(self._cause.code, self._cause.detail, retry_after=retry_after)
+
+    async def ask(self, address: IPAddress | None, seconds: float) -> Answer:
+        """Return the source's answer within that time; a Problem if there is none."""
+        pause = self.pause
+        waits = self._room.locked()
+        try:
+            if pause is None:
+                async with asyncio.timeout(seconds), self._room:
+                    pause = self.pause  # a request before this one may have been refused
+                    if pause is None:
+                        answer = await self.source.ask(address)
+                        self._failures.clear()
+                        return answer
+        except TimeoutError:
+            name, reason = self.source.name, f"{seconds:.1f} s"
+            if waits:  # the source did not have all that time, so it did not fail
+                raise Problem("upstream-timeout", f"{name} has too many requests under way") from None
+            problem = Problem("upstream-timeout", f"{name} did not answer in time", reason=reason, fault="server")
+        except Problem as error:
+            problem = error
+        except (RuntimeError, MemoryError) as error:  # no thread to look a name up, or no memory
+            detail = f"{self.source.name} cannot be asked: the service has no thread or no memory left"
+            problem = Problem("upstream-failed", detail, reason=str(error))
+        else:
+            raise pause
+        self._note(problem, address)
+        raise problem
+
+    def _note(self, problem: Problem, address: IPAddress | None) -> None:
+        """Log a problem, and pause the source if the problem is the source's and not that of one answer."""
+        if problem.code == "unknown-address":
+            self._failures.clear()
+            return
+        logger.warning("%s%s", problem.detail, f" ({problem.reason})" if problem.reason else "")
+        if problem.code in {"quota-exhausted", "upstream-refused"}:
+            self._pause(problem, problem.retry_after or DEFAULT_PAUSE)
+        elif problem.fault == "answer":
+            self._failures.clear()
+        else:
+            # An address that the server always fails at counts once: nobody can pause a source with it.
+            self._failures.add(address if problem.fault == "server" else object())
+            if len(self._failures) >= MAX_FAILURES:
+                self._pause(problem, FAILURE_PAUSE)
+
+    def _pause(self, cause: Problem, seconds: float) -> None:
+        until = self._clock() + seconds
+        if until > self._paused_until:  # requests that were under way do not shorten a pause
+            self._cause, self._paused_until = cause, until

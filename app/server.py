@@ -1,0 +1,112 @@
+"""The server: a socket, uvicorn, and the application."""
+
+import gc
+import logging
+import math
+import os
+import resource
+import socket
+import sys
+from ipaddress import IPv4Address, IPv6Address
+
+import uvicorn
+
+from app import __version__
+from app.api import create_app
+from app.log import configure_logging
+from app.protocol import Protocol
+from app.settings import Settings, load_settings
+
+BACKLOG = 100
+"""Connections that wait to be accepted. asyncio accepts as many at once, whatever there is room for."""
+
+DESCRIPTORS = 4096
+"""Open files that the service asks the system for: many give a process 1,024."""
+
+RESERVED = 400
+"""Descriptors that are not for clients: the backlog, up to 64 upstreams for each source, the store, files."""
+
+logger = logging.getLogger("geoip")
+
+
+def serve() -> int:
+    """Serve until SIGTERM or SIGINT. Return 2 for a wrong setting, 1 for a port in use."""
+    try:
+        settings = load_settings()
+        configure_logging(settings)
+        app = create_app(settings)
+    except ValueError as error:
+        return _fail(error, 2)
+    try:
+        listener = listen(settings)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        return _fail(f"cannot listen on {settings.bind} port {settings.port}: {reason}", 1)
+    Protocol.max_connections = min(Protocol.max_connections, max(1, _raise_descriptors() - RESERVED))
+    is_verbose = settings.log_level == "debug"
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        loop="asyncio",
+        ws="none",
+        backlog=BACKLOG,
+        log_config=None,
+        log_level="debug" if is_verbose else "warning",
+        access_log=is_verbose and settings.log_format == "text",
+        proxy_headers=False,  # the application reads X-Forwarded-For, for the proxies of the settings
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.timeout) + 1,
+    )
+    logger.info("geoip %s on %s, asking %s", __version__, _url(settings), ", ".join(settings.sources))
+    gc.freeze()  # the collector leaves out what the start made: a tenth of a hit's time
+    uvicorn.Server(config).run(sockets=[listener])
+    return 0  # pragma: no cover (uvicorn ends by raising the signal again)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Return a bound socket. On `::` it takes IPv4 as well; without IPv6, `::` means `0.0.0.0`."""
+    bind: IPv4Address | IPv6Address = settings.bind
+    if bind == IPv6Address("::") and not _has_ipv6():
+        logger.warning("this host has no IPv6: GEOIP_BIND=:: is taken as 0.0.0.0")
+        bind = IPv4Address("0.0.0.0")  # noqa: S104 (as the setting asks)
+    family = socket.AF_INET6 if bind.version == 6 else socket.AF_INET
+    # With its protocol named, asyncio sets TCP_NODELAY: otherwise a body waits 40 ms for the client's delayed ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if bind.version == 6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not bind.is_unspecified))
+    try:
+        listener.bind((str(bind), settings.port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+def _raise_descriptors() -> int:
+    """Raise the limit of open files as far as it goes, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, min(DESCRIPTORS, hard) if hard != resource.RLIM_INFINITY else DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def _url(settings: Settings) -> str:
+    """Return the URL of the service for a browser on this machine."""
+    if settings.bind.is_unspecified:
+        return f"http://localhost:{settings.port}"
+    return f"http://{f'[{settings.bind}]' if settings.bind.version == 6 else settings.bind}:{settings.port}"
+
+
+def _fail(reason: object, status: int) -> int:
+    print("geoip:", *str(reason).splitlines(), file=sys.stderr)  # one line, whatever a path has in it
+    return status
