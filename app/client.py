@@ -35,7 +35,7 @@ class Response(NamedTuple):
 
 
 class Client:
-    """GET requests, each over a connection of its own that is kept for the next: a shared pool takes five times as long.
+    """GET requests, each over a connection of its own that is kept for the next. One pool takes five times as long.
 
     Proxies come from the environment (`HTTPS_PROXY` and the like), the CA bundle from a path. ValueError, of one line,
     for a proxy that cannot be used.
