@@ -1,5 +1,6 @@
-"""Three replicas of the image behind nginx, with one store: they are in a network of their own, whose loopback has
-addresses of the internet, so that clients have some.
+"""Three replicas of the image behind nginx (and one behind HAProxy), with one store.
+
+They have a network of their own. Its loopback has public addresses, so that clients have some.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -31,9 +33,32 @@ from tests.deploy.conftest import DEPLOY, UID, Network, docker, wait_for
 from tests.upstream import Behaviour, Upstream, answering, ipwhois, ipwhois_answer, silent
 
 PORTS = (8081, 8082, 8083)
+NGINX, HAPROXY, HAPROXY_WITH_PORT = 8080, 8070, 8071
 CLIENTS = [f"9.9.8.{number}" for number in range(1, 51)]
 CLIENT_6 = "2620:fe::9"
 MANIFEST = yaml.safe_load((DEPLOY / "kubernetes/deployment.yaml").read_text())["spec"]["template"]["spec"]
+
+# As a site may have it: HAProxy says itself who the client is, at the second port with the client's port.
+HAPROXY_CFG = f"""
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 15s
+    timeout server 15s
+frontend plain
+    bind 127.0.0.1:{HAPROXY}
+    bind [::1]:{HAPROXY}
+    http-request set-header X-Forwarded-For %[src]
+    default_backend geoip
+frontend with-port
+    bind 127.0.0.1:{HAPROXY_WITH_PORT}
+    bind [::1]:{HAPROXY_WITH_PORT}
+    http-request set-header X-Forwarded-For %[src]:%[src_port] if {{ src 0.0.0.0/0 }}
+    http-request set-header X-Forwarded-For [%[src]]:%[src_port] unless {{ src 0.0.0.0/0 }}
+    default_backend geoip
+backend geoip
+    server geoip 127.0.0.1:{PORTS[0]}
+"""
 
 Answers = list[tuple[str, httpx.Response]]
 
@@ -108,6 +133,32 @@ class Fleet:
                 return session.get(f"http://{host}:{port}{target}", headers=list(headers))
 
         return self.network.inside(ask)
+
+    def send(self, client: str, port: int, *parts: bytes) -> list[dict[str, object]]:
+        """Send bytes from a client's address, in as many segments as there are parts.
+
+        Return the JSON of every answer. The last request has to close the connection.
+        """
+        server = ("::1" if ":" in client else "127.0.0.1", port)
+
+        def exchange() -> bytes:
+            with socket.create_connection(server, timeout=15, source_address=(client, 0)) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for part in parts:
+                    connection.sendall(part)
+                    time.sleep(0.05)
+                with connection.makefile("rb") as answers:
+                    return answers.read()
+
+        answers = []
+        received = self.network.inside(exchange)
+        while received:
+            head, _, received = received.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            [length] = re.findall(rb"^content-length: (\d+)\r?$", head, re.MULTILINE | re.IGNORECASE)
+            answers.append(json.loads(received[: int(length)]))
+            received = received[int(length) :]
+        return answers
 
     def load(self, targets: Iterable[str]) -> Answers:
         """What 50 clients, each at an address of its own, are answered about these, together."""
@@ -209,7 +260,12 @@ def fleet(image: str) -> Iterator[Fleet]:
         nginx = fleet.popen(["nginx", "-e", "stderr", "-c", str(directory / "nginx.conf")])
         stack.callback(nginx.wait, 10)
         stack.callback(nginx.terminate)  # killed, it would leave its worker behind
-        network.inside(lambda: wait_for(lambda: is_well(8080)))
+        (directory / "haproxy.cfg").write_text(HAPROXY_CFG)
+        haproxy = fleet.popen(["haproxy", "-db", "-f", str(directory / "haproxy.cfg")])
+        stack.callback(haproxy.wait, 10)
+        stack.callback(haproxy.terminate)
+        for port in (NGINX, HAPROXY, HAPROXY_WITH_PORT):
+            network.inside(lambda port=port: wait_for(lambda: is_well(port)))  # type: ignore[misc]
         fleet.load(f"/?ip={address}" for address in itertools.islice(global_addresses(50), 150))  # all is imported
         yield fleet
 
@@ -228,28 +284,63 @@ def test_an_address_is_asked_once_for_the_fleet(fleet: Fleet) -> None:
     assert 200 <= len(requests) <= 220
 
 
-@pytest.mark.parametrize("client", ["9.9.8.77", CLIENT_6])
-@pytest.mark.parametrize(
-    "spoofed",
-    [
-        [],
-        ["1.1.1.1"],
-        ["2606:4700:4700::1111"],
-        ["1.1.1.1, 127.0.0.1"],
-        ["1.1.1.1", "8.8.8.8, ::1"],
-        ["1.1.1.1,"],
-        ["unknown"],
+def request(*fields: str, body: bytes = b"") -> bytes:
+    """A request about the caller."""
+    return "\r\n".join(["GET / HTTP/1.1", "Host: geoip.example", *fields, "", ""]).encode() + body
+
+
+def with_trailer(*fields: str, trailer: Sequence[str], last: bool = True) -> bytes:
+    """A request with a chunked body and fields after it."""
+    chunks = "\r\n".join(["3", "abc", "0", *trailer, "", ""]).encode()
+    return request(*fields, "Transfer-Encoding: chunked", *["Connection: close"] * last, body=chunks)
+
+
+FORGED = {
+    "nothing": [request("Connection: close")],
+    "one header": [request("X-Forwarded-For: 1.1.1.1", "Connection: close")],
+    "a header of IPv6": [request("X-Forwarded-For: 2606:4700:4700::1111", "Connection: close")],
+    "a proxy's address": [request("X-Forwarded-For: 1.1.1.1, 127.0.0.1", "Connection: close")],
+    "two headers": [request("X-Forwarded-For: 1.1.1.1", "X-Forwarded-For: 8.8.8.8, ::1", "Connection: close")],
+    "an empty element": [request("X-Forwarded-For: 1.1.1.1,", "Connection: close")],
+    "no address": [request("X-Forwarded-For: unknown", "Connection: close")],
+    "IPv4 with a port": [request("X-Forwarded-For: 1.1.1.1:443", "Connection: close")],
+    "IPv6 with a port": [request("X-Forwarded-For: [2606:4700:4700::1111]:443", "Connection: close")],
+    "Forwarded": [request("Forwarded: for=1.1.1.1, for=127.0.0.1", "Connection: close")],
+    "Forwarded, IPv6 with a port": [request('Forwarded: for="[2606:4700:4700::1111]:443"', "Connection: close")],
+    "a trailer": [with_trailer(trailer=["X-Forwarded-For: 1.1.1.1"])],
+    "a trailer that is announced": [with_trailer("Trailer: X-Forwarded-For", trailer=["X-Forwarded-For: 1.1.1.1"])],
+    "a trailer of two": [with_trailer(trailer=["X-Forwarded-For: 1.1.1.1", "x-forwarded-for: 8.8.8.8"])],
+    "a trailer beside a header": [with_trailer("X-Forwarded-For: 8.8.8.8", trailer=["X-Forwarded-For: 1.1.1.1"])],
+    "a trailer in segments": [
+        with_trailer(trailer=["X-Forwarded-For: 1.1.1.1"])[start:end]
+        for start, end in [(0, -40), (-40, -30), (-30, -12), (-12, None)]
     ],
-)
-def test_a_caller_is_who_nginx_sees(client: str, spoofed: list[str], fleet: Fleet) -> None:
-    response = fleet.get(client, "/", headers=[("X-Forwarded-For", value) for value in spoofed])
-    assert response.status_code == 200
-    assert response.json()["ip"] == client
-    assert client in asked(fleet.upstream)
-    assert not {"1.1.1.1", "8.8.8.8", "2606:4700:4700::1111"} & set(asked(fleet.upstream))
+    "a trailer of the first of two": [
+        with_trailer(trailer=["X-Forwarded-For: 1.1.1.1"], last=False) + request("Connection: close")
+    ],
+    "other fields in a trailer": [
+        with_trailer("Accept: application/json", trailer=["Accept: text/html", "Host: other.example"])
+    ],
+}
 
 
-def test_who_is_no_proxy_speaks_for_nobody(fleet: Fleet) -> None:
+@pytest.mark.parametrize("client", ["9.9.8.77", CLIENT_6])
+@pytest.mark.parametrize("proxy", [NGINX, HAPROXY], ids=["nginx", "haproxy"])
+@pytest.mark.parametrize("parts", FORGED.values(), ids=FORGED)
+def test_the_client_is_the_one_that_the_proxy_sees(parts: list[bytes], proxy: int, client: str, fleet: Fleet) -> None:
+    before = len(fleet.upstream.requests)
+    answers = fleet.send(client, proxy, *parts)
+    assert {answer["ip"] for answer in answers} == {client}
+    assert len(answers) == b"".join(parts).count(b"GET / ")
+    assert set(asked(fleet.upstream)[before:]) <= {client}
+
+
+@pytest.mark.parametrize("client", ["9.9.8.77", CLIENT_6])
+def test_a_proxy_may_add_the_clients_port(client: str, fleet: Fleet) -> None:
+    assert fleet.send(client, HAPROXY_WITH_PORT, request("Connection: close"))[0]["ip"] == client
+
+
+def test_a_client_that_is_not_a_proxy_speaks_for_nobody(fleet: Fleet) -> None:
     response = fleet.get("9.9.8.78", "/", port=PORTS[0], headers=[("X-Forwarded-For", "1.1.1.1")])
     assert response.json()["ip"] == "9.9.8.78"
 
