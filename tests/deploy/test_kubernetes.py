@@ -224,5 +224,5 @@ def test_the_store_is_the_one_of_the_compose_file() -> None:
 def test_the_image_is_the_one_of_the_compose_file() -> None:
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["geoip"]
     image = container(get("Deployment", "geoip"))["image"]
-    assert compose["image"] == f"${{GEOIP_IMAGE:-{image}}}"
+    assert compose["image"] == f"${{IMAGE:-{image}}}"
     assert (ROOT / f"docker/{image.removeprefix('geoip:')}.Dockerfile").is_file()
