@@ -1,6 +1,7 @@
 """Fixtures of the tests that run the service as its users do: Docker Compose, and servers of Debian's packages."""
 
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -21,6 +22,18 @@ from tests.upstream import Request, Upstream, http_answer, ipwhois
 
 DEPLOY = ROOT / "deploy"
 UID = 65532
+NO_IPV6 = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [
+        {
+            "names": ["socket"],
+            "action": "SCMP_ACT_ERRNO",
+            "errnoRet": errno.EAFNOSUPPORT,
+            "args": [{"index": 0, "value": socket.AF_INET6, "op": "SCMP_CMP_EQ"}],
+        }
+    ],
+}
+"""A seccomp profile of a kernel without IPv6."""
 Result = TypeVar("Result")
 
 

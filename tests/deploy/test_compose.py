@@ -1,10 +1,8 @@
 """deploy/compose.yaml, started for real, and what the READMEs say about it."""
 
-import errno
 import json
 import os
 import re
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +12,7 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT, free_port
-from tests.deploy.conftest import DEPLOY, UID, Compose, docker, wait_for
+from tests.deploy.conftest import DEPLOY, NO_IPV6, UID, Compose, docker, wait_for
 
 SERVICES = ("geoip", "nginx", "valkey")
 
@@ -243,20 +241,6 @@ def test_images_are_named_by_digest(compose: Compose) -> None:
         image = f"registry.example/{service}:1.0@{digest}"
         assert configured(compose, service, **{variable: image})["image"] == image
     assert configured(compose, "geoip", PULL_POLICY="missing")["pull_policy"] == "missing"
-
-
-NO_IPV6 = {
-    "defaultAction": "SCMP_ACT_ALLOW",
-    "syscalls": [
-        {
-            "names": ["socket"],
-            "action": "SCMP_ACT_ERRNO",
-            "errnoRet": errno.EAFNOSUPPORT,
-            "args": [{"index": 0, "value": socket.AF_INET6, "op": "SCMP_CMP_EQ"}],
-        }
-    ],
-}
-"""A seccomp profile of a kernel without IPv6."""
 
 
 CHECK_NGINX = """

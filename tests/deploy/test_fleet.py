@@ -29,7 +29,8 @@ import redis
 import yaml
 
 from app.address import is_global
-from tests.deploy.conftest import DEPLOY, UID, Network, docker, wait_for
+from tests.conftest import free_port
+from tests.deploy.conftest import DEPLOY, NO_IPV6, UID, Network, docker, wait_for
 from tests.upstream import Behaviour, Upstream, answering, ipwhois, ipwhois_answer, silent
 
 PORTS = (8081, 8082, 8083)
@@ -438,3 +439,18 @@ def seconds_to_start(container: str) -> float:
 def mebibytes(quantity: str) -> float:
     number, unit = re.fullmatch(r"(\d+)([MG])i", quantity).groups()  # type: ignore[union-attr]
     return float(number) * (1024 if unit == "G" else 1)
+
+
+def test_a_pod_starts_on_a_node_without_ipv6(image: str, tmp_path: Path) -> None:
+    variables = {variable["name"]: variable.get("value") for variable in MANIFEST["containers"][0]["env"]}
+    (tmp_path / "no-ipv6.json").write_text(json.dumps(NO_IPV6))
+    name, port = f"geoip-test-{uuid.uuid4().hex[:8]}", free_port()
+    docker(
+        *["run", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:8080", "--no-healthcheck"],
+        *["--security-opt", f"seccomp={tmp_path / 'no-ipv6.json'}"],
+        *["--env", f"GEOIP_BIND={variables['GEOIP_BIND']}", image],
+    )
+    try:
+        wait_for(lambda: is_well(port), 10)
+    finally:
+        docker("rm", "--force", name)
