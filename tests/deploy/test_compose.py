@@ -87,7 +87,7 @@ def test_nothing_is_written_to_an_image(service: str, started: Compose) -> None:
 
 
 def test_replicas_share_what_they_know(started: Compose) -> None:
-    # On a busy machine 50 ms may pass before the store answers: then the next address.
+    # On a busy machine the store may miss its 50 ms: then the next address is tried.
     addresses = iter(f"8.8.4.{number}" for number in range(1, 21))
     wait_for(lambda: is_asked_once(started, next(addresses)), 20)
     answered = [container for container in started.containers("geoip") if '"path": "/"' in logs(container)]

@@ -66,7 +66,7 @@ Answers = list[tuple[str, httpx.Response]]
 
 @dataclass
 class Fleet:
-    """The replicas, nginx before them, the store behind them, and what they ask."""
+    """The replicas, the proxies in front of them, the store behind them, and their upstream."""
 
     image: str
     holder: str
@@ -88,7 +88,7 @@ class Fleet:
         self.store.wait(10)
 
     def popen(self, command: list[str]) -> subprocess.Popen[bytes]:
-        """Start a server in the network, as nobody in particular."""
+        """Start a server in the network, as an unprivileged user."""
         with (self.directory / "servers.log").open("ab") as log:
             return self.network.inside(
                 lambda: subprocess.Popen(
@@ -97,7 +97,7 @@ class Fleet:
             )
 
     def start_replica(self, port: int, **settings: object) -> str:
-        """Start one as the manifests would have it, and wait until it is ready."""
+        """Start a replica as the manifests do, and wait until it is ready."""
         name = f"{self.holder}-{port}-{uuid.uuid4().hex[:8]}"
         settings = {
             "PORT": port,
@@ -125,7 +125,7 @@ class Fleet:
     def get(
         self, client: str, target: str, port: int = 8080, headers: Sequence[tuple[str, str]] = ()
     ) -> httpx.Response:
-        """One request, from a client's address."""
+        """Send one request from a client's address."""
         host = "[::1]" if ":" in client else "127.0.0.1"
 
         def ask() -> httpx.Response:
@@ -162,7 +162,7 @@ class Fleet:
         return answers
 
     def load(self, targets: Iterable[str]) -> Answers:
-        """What 50 clients, each at an address of its own, are answered about these, together."""
+        """Let 50 clients, each with its own address, ask for these together. Return the answers."""
         left = iter(targets)
 
         async def ask_on(client: str) -> Answers:
@@ -176,7 +176,7 @@ class Fleet:
         return list(itertools.chain.from_iterable(self.network.inside(lambda: asyncio.run(ask()))))
 
     def load_while(self, work: Callable[[], None]) -> Answers:
-        """What they are answered while something is done, and for a second before and after it."""
+        """Return the answers to 50 clients while `work` runs, and for a second before and after it."""
         addresses = global_addresses(1000)
         done = False
 
@@ -211,13 +211,13 @@ def store_answers() -> bool:
 
 
 def global_addresses(number: int) -> Iterator[str]:
-    """So many addresses, other ones in each test, over and over."""
+    """Repeat this many random addresses for ever."""
     drawn = (IPv4Address(random.getrandbits(32)) for _ in itertools.count())
     return itertools.cycle([str(ip) for ip in itertools.islice((ip for ip in drawn if is_global(ip)), number)])
 
 
 def asked(upstream: Upstream) -> list[str]:
-    """The addresses that the upstream was asked about; the asking one's own is empty."""
+    """Return the addresses that the upstream was asked about. An empty one means the asking service's own."""
     return [request.target.strip("/") for request in upstream.requests]
 
 
@@ -232,12 +232,12 @@ def assert_all_answered(answers: Answers) -> None:
 @pytest.fixture(scope="module")
 def fleet(image: str) -> Iterator[Fleet]:
     if os.geteuid():
-        pytest.fail("a network of its own, with addresses of the internet, takes root: sudo make test-deploy")
+        pytest.fail("these tests make a network of their own, which needs root: sudo make test-deploy")
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         directory.chmod(0o755)
         os.chown(directory, UID, UID)
-        # Its network is what the others live in; nobody asks it anything.
+        # This container only holds the network that the others share.
         holder = f"geoip-test-{uuid.uuid4().hex[:8]}"
         docker("run", "--detach", "--network=none", "--name", holder, "--env=PORT=9", "--no-healthcheck", image)
         stack.callback(docker, "rm", "--force", holder)
@@ -260,21 +260,20 @@ def fleet(image: str) -> Iterator[Fleet]:
         (directory / "nginx.conf").write_text(conf.replace("/tmp/", f"{directory}/"))
         nginx = fleet.popen(["nginx", "-e", "stderr", "-c", str(directory / "nginx.conf")])
         stack.callback(nginx.wait, 10)
-        stack.callback(nginx.terminate)  # killed, it would leave its worker behind
+        stack.callback(nginx.terminate)  # SIGKILL would leave its worker behind
         (directory / "haproxy.cfg").write_text(HAPROXY_CFG)
         haproxy = fleet.popen(["haproxy", "-db", "-f", str(directory / "haproxy.cfg")])
         stack.callback(haproxy.wait, 10)
         stack.callback(haproxy.terminate)
         for port in (NGINX, HAPROXY, HAPROXY_WITH_PORT):
             network.inside(lambda port=port: wait_for(lambda: is_well(port)))  # type: ignore[misc]
-        fleet.load(f"/?ip={address}" for address in itertools.islice(global_addresses(50), 150))  # all is imported
+        fleet.load(f"/?ip={address}" for address in itertools.islice(global_addresses(50), 150))  # imports everything
         yield fleet
 
 
 def test_an_address_is_asked_once_for_the_fleet(fleet: Fleet) -> None:
     addresses = list(itertools.islice(global_addresses(200), 200))
-    # Ten rounds, each in an order of its own: two replicas seldom meet an address that is new in the same instant,
-    # in which each would ask.
+    # Ten rounds, each in its own order. Two replicas seldom get the same new address at the same moment. Then both ask.
     targets = [f"/?ip={address}" for _ in range(10) for address in random.sample(addresses, 200)]
     before = len(fleet.upstream.requests)
     answers = fleet.load(targets)
@@ -360,7 +359,7 @@ def test_a_store_that_is_killed_and_restarted_fails_no_request(fleet: Fleet) -> 
         fleet.start_store()
 
     assert_all_answered(fleet.load_while(kill_and_restart))
-    # It is used again: what one replica asks, the others know. On a busy machine 50 ms may pass: then the next address.
+    # The replicas share answers again. On a busy machine the store may miss its 50 ms: then the next address is tried.
     addresses = global_addresses(20)
     wait_for(lambda: is_asked_once(fleet, next(addresses)), 10)
 
@@ -381,7 +380,7 @@ def test_a_replica_that_is_replaced_fails_no_request(fleet: Fleet) -> None:
 
 
 def is_used(fleet: Fleet, port: int) -> bool:
-    """Whether nginx asks a replica, going by its log."""
+    """Return whether nginx asks a replica, as its log shows."""
     before = logged(fleet.replicas[port])
     for _ in PORTS:
         fleet.get("9.9.8.1", "/?ip=9.9.9.9")
@@ -431,7 +430,7 @@ def test_memory_and_start_are_what_the_manifests_plan_for(fleet: Fleet) -> None:
 
 
 def seconds_to_start(container: str) -> float:
-    """From the first instruction to the line that is logged before it listens."""
+    """Return the seconds from a container's start to its first line of log, which it writes before it listens."""
     started = datetime.fromisoformat(docker("inspect", "--format", "{{.State.StartedAt}}", container)[:26] + "Z")
     return (datetime.fromisoformat(str(log(container)[0]["time"])) - started).total_seconds()
 
