@@ -1,13 +1,16 @@
 """Fixtures of the tests that run the service as its users do: Docker Compose, and servers of Debian's packages."""
 
 import ctypes
+import errno
 import os
 import re
+import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,11 +22,23 @@ from tests.upstream import Request, Upstream, http_answer, ipwhois
 
 DEPLOY = ROOT / "deploy"
 UID = 65532
+NO_IPV6 = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [
+        {
+            "names": ["socket"],
+            "action": "SCMP_ACT_ERRNO",
+            "errnoRet": errno.EAFNOSUPPORT,
+            "args": [{"index": 0, "value": socket.AF_INET6, "op": "SCMP_CMP_EQ"}],
+        }
+    ],
+}
+"""A seccomp profile of a kernel without IPv6."""
 Result = TypeVar("Result")
 
 
 def ipify_or_ipwhois(connection: socket.socket, request: Request) -> None:
-    """Answer as geo.ipify.org does about 1.1.1.1, where that is who is asked, else as ipwho.is."""
+    """Answer about 1.1.1.1 as geo.ipify.org does, if its path is asked for; else answer as ipwho.is does."""
     if not request.target.startswith("/api/v2/"):
         return ipwhois(connection, request)
     location = {"country": "AU", "region": "Queensland", "city": "South Brisbane", "lat": -27.4748, "lng": 153.017}
@@ -31,7 +46,7 @@ def ipify_or_ipwhois(connection: socket.socket, request: Request) -> None:
 
 
 def docker(*arguments: str, timeout: float = 120, both: bool = False) -> str:
-    """What a docker command prints (to stderr too, if `both`); AssertionError, with what it said, where it fails."""
+    """Return what a docker command prints (to stderr too, if `both`). AssertionError, with its output, if it fails."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout}{done.stderr}"
     return (done.stdout + done.stderr * both).strip()
@@ -44,7 +59,7 @@ def image_is_here(name: str) -> bool:
 @pytest.fixture(scope="session")
 def image() -> str:
     """The image that is deployed."""
-    name = os.environ.get("GEOIP_IMAGE", "geoip:scratch")
+    name = os.environ.get("IMAGE", "geoip:scratch")
     if not image_is_here(name):
         pytest.fail(f"there is no image {name}: make image-scratch")
     return name
@@ -52,8 +67,8 @@ def image() -> str:
 
 @pytest.fixture(scope="session")
 def images(image: str) -> dict[str, str]:
-    """Names for the variables of compose.yaml: the images that it means, or stand-ins where they cannot be had."""
-    names = {"GEOIP_IMAGE": image}
+    """The variables of compose.yaml that name images. Stand-ins replace those that cannot be pulled."""
+    names = {"IMAGE": image}
     compose = (DEPLOY / "compose.yaml").read_text()
     for server in ("nginx", "valkey"):
         [name] = re.findall(rf"^ +image: \${{{server.upper()}_IMAGE:-(\S+)}}$", compose, re.MULTILINE)
@@ -69,14 +84,17 @@ def images(image: str) -> dict[str, str]:
 
 @dataclass
 class Compose:
-    """deploy/compose.yaml, as a project of its own, with an upstream on this machine."""
+    """A copy of deploy/, as a project of its own, with an upstream on this machine."""
 
+    directory: Path
     environment: dict[str, str]
     url: str
     upstream: Upstream
+    settings: dict[str, str]
+    """The lines of .env."""
 
     def run(self, *arguments: str, **variables: str) -> str:
-        """What a command of Docker Compose prints."""
+        """Return what a command of Docker Compose prints."""
         done = self.shell(f"docker compose {' '.join(arguments)}", **variables)
         assert done.returncode == 0, done.stdout
         return done.stdout
@@ -85,7 +103,7 @@ class Compose:
         """Run a command as somebody in the directory of compose.yaml would."""
         return subprocess.run(
             ["bash", "-c", command],
-            cwd=DEPLOY,
+            cwd=self.directory,
             env=self.environment | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -96,47 +114,57 @@ class Compose:
     def containers(self, service: str) -> list[str]:
         return self.run("ps", "--quiet", service).split()
 
+    @contextmanager
+    def set(self, **settings: str) -> Iterator[None]:
+        """Have these settings in .env beside the usual ones."""
+        self._write(self.settings | settings)
+        yield
+        self._write(self.settings)
+
+    def _write(self, settings: dict[str, str]) -> None:
+        (self.directory / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+
 
 @pytest.fixture(scope="module")
 def compose(images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
-    """Ready to be started; what was is taken down after the tests of a module."""
-    directory = tmp_path_factory.mktemp("compose")
+    """A project that is ready to be started. It is taken down after the tests of a module."""
+    directory = tmp_path_factory.mktemp("compose") / "deploy"
+    shutil.copytree(DEPLOY, directory, ignore=shutil.ignore_patterns(".env", "*.key"))
     host = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
     with Upstream(ipify_or_ipwhois, host=host) as upstream:
         url = f"http://upstream:{upstream.url.rpartition(':')[2]}"
-        (directory / "upstream.yaml").write_text(f"""
-services:
-  geoip:
-    environment: {{ GEOIP_IPWHOIS_URL: "{url}", GEOIP_IPIFY_URL: "{url}" }}
-    extra_hosts: ["upstream:{host}"]
-""")
+        (directory / "upstream.yaml").write_text(f'services: {{ geoip: {{ extra_hosts: ["upstream:{host}"] }} }}\n')
         port = free_port()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GEOIP_")} | images
+        environment = {
+            name: value for name, value in os.environ.items() if not re.match("(?i)GEOIP_|.*_proxy$", name)
+        } | images
         environment |= {
-            "COMPOSE_FILE": f"compose.yaml:{directory / 'upstream.yaml'}",
+            "COMPOSE_FILE": "compose.yaml:upstream.yaml",
             "COMPOSE_PROJECT_NAME": f"geoip-test-{port}",
-            "GEOIP_LISTEN": f"127.0.0.1:{port}",
-            # Beside one that may be running.
-            "GEOIP_SUBNET": "172.30.89.0/24",
-            "GEOIP_SUBNET_REST": "172.30.89.128/25",
-            "GEOIP_PROXY_ADDRESS": "172.30.89.10",
+            "LISTEN": f"127.0.0.1:{port}",
+            # A project of the developer's may be running with the default network.
+            "SUBNET": "172.30.89.0/24",
+            "SUBNET_REST": "172.30.89.128/25",
+            "PROXY_ADDRESS": "172.30.89.10",
         }
-        project = Compose(environment, f"http://127.0.0.1:{port}", upstream)
+        settings = {"GEOIP_IPWHOIS_URL": url, "GEOIP_IPIFY_URL": url}
+        project = Compose(directory, environment, f"http://127.0.0.1:{port}", upstream, settings)
         try:
-            yield project
+            with project.set():
+                yield project
         finally:
             project.run("down", "--volumes", "--timeout", "5")
 
 
 class Network:
-    """A network namespace with nothing but loopback, which has addresses of the internet too."""
+    """A network namespace that has loopback alone, with public addresses on it."""
 
     def __init__(self, container: str) -> None:
         pid = docker("inspect", "--format", "{{.State.Pid}}", container)
         self._path = Path(f"/proc/{pid}/ns/net")
 
     def inside(self, work: Callable[[], Result]) -> Result:
-        """Do something in there: the sockets it opens, the threads and the processes it starts are of that network."""
+        """Do something in that network: its sockets, threads and processes belong there."""
         with ThreadPoolExecutor(1, initializer=self._enter) as thread:
             return thread.submit(work).result()
 
@@ -147,7 +175,7 @@ class Network:
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
-    """Wait until it is true."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not after {seconds} s"

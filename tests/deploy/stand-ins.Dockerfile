@@ -2,8 +2,8 @@
 FROM python:3.13-slim-trixie AS valkey
 RUN apt-get update && apt-get install --yes --no-install-recommends valkey-server && rm -rf /var/lib/apt/lists/*
 
-# Debian 13 has nginx 1.26, and deploy/nginx.conf needs 1.27.3: the next Debian's. A mirror of what is not released may
-# be a few weeks behind, and its index then past its date.
+# deploy/nginx.conf needs nginx 1.27.3. Debian 13 has 1.26, so this takes the next Debian's. A mirror of an unreleased
+# Debian may be weeks behind, so that its index has expired.
 FROM python:3.13-slim-trixie AS nginx
 RUN find /etc/apt -name '*.sources' -o -name sources.list | xargs sed -i 's/trixie/forky/g' && \
     apt-get update -o Acquire::Check-Valid-Until=false && \

@@ -1,5 +1,6 @@
-"""Three replicas of the image behind nginx, with one store: they are in a network of their own, whose loopback has
-addresses of the internet, so that clients have some.
+"""Three replicas of the image behind nginx (and one behind HAProxy), with one store.
+
+They have a network of their own. Its loopback has public addresses, so that clients have some.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -27,20 +29,44 @@ import redis
 import yaml
 
 from app.address import is_global
-from tests.deploy.conftest import DEPLOY, UID, Network, docker, wait_for
+from tests.conftest import free_port
+from tests.deploy.conftest import DEPLOY, NO_IPV6, UID, Network, docker, wait_for
 from tests.upstream import Behaviour, Upstream, answering, ipwhois, ipwhois_answer, silent
 
 PORTS = (8081, 8082, 8083)
+NGINX, HAPROXY, HAPROXY_WITH_PORT = 8080, 8070, 8071
 CLIENTS = [f"9.9.8.{number}" for number in range(1, 51)]
 CLIENT_6 = "2620:fe::9"
 MANIFEST = yaml.safe_load((DEPLOY / "kubernetes/deployment.yaml").read_text())["spec"]["template"]["spec"]
+
+# As a site may have it: HAProxy says itself who the client is, at the second port with the client's port.
+HAPROXY_CFG = f"""
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 15s
+    timeout server 15s
+frontend plain
+    bind 127.0.0.1:{HAPROXY}
+    bind [::1]:{HAPROXY}
+    http-request set-header X-Forwarded-For %[src]
+    default_backend geoip
+frontend with-port
+    bind 127.0.0.1:{HAPROXY_WITH_PORT}
+    bind [::1]:{HAPROXY_WITH_PORT}
+    http-request set-header X-Forwarded-For %[src]:%[src_port] if {{ src 0.0.0.0/0 }}
+    http-request set-header X-Forwarded-For [%[src]]:%[src_port] unless {{ src 0.0.0.0/0 }}
+    default_backend geoip
+backend geoip
+    server geoip 127.0.0.1:{PORTS[0]}
+"""
 
 Answers = list[tuple[str, httpx.Response]]
 
 
 @dataclass
 class Fleet:
-    """The replicas, nginx before them, the store behind them, and what they ask."""
+    """The replicas, the proxies in front of them, the store behind them, and their upstream."""
 
     image: str
     holder: str
@@ -62,7 +88,7 @@ class Fleet:
         self.store.wait(10)
 
     def popen(self, command: list[str]) -> subprocess.Popen[bytes]:
-        """Start a server in the network, as nobody in particular."""
+        """Start a server in the network, as an unprivileged user."""
         with (self.directory / "servers.log").open("ab") as log:
             return self.network.inside(
                 lambda: subprocess.Popen(
@@ -71,7 +97,7 @@ class Fleet:
             )
 
     def start_replica(self, port: int, **settings: object) -> str:
-        """Start one as the manifests would have it, and wait until it is ready."""
+        """Start a replica as the manifests do, and wait until it is ready."""
         name = f"{self.holder}-{port}-{uuid.uuid4().hex[:8]}"
         settings = {
             "PORT": port,
@@ -99,7 +125,7 @@ class Fleet:
     def get(
         self, client: str, target: str, port: int = 8080, headers: Sequence[tuple[str, str]] = ()
     ) -> httpx.Response:
-        """One request, from a client's address."""
+        """Send one request from a client's address."""
         host = "[::1]" if ":" in client else "127.0.0.1"
 
         def ask() -> httpx.Response:
@@ -109,8 +135,34 @@ class Fleet:
 
         return self.network.inside(ask)
 
+    def send(self, client: str, port: int, *parts: bytes) -> list[dict[str, object]]:
+        """Send bytes from a client's address, in as many segments as there are parts.
+
+        Return the JSON of every answer. The last request has to close the connection.
+        """
+        server = ("::1" if ":" in client else "127.0.0.1", port)
+
+        def exchange() -> bytes:
+            with socket.create_connection(server, timeout=15, source_address=(client, 0)) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for part in parts:
+                    connection.sendall(part)
+                    time.sleep(0.05)
+                with connection.makefile("rb") as answers:
+                    return answers.read()
+
+        answers = []
+        received = self.network.inside(exchange)
+        while received:
+            head, _, received = received.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            [length] = re.findall(rb"^content-length: (\d+)\r?$", head, re.MULTILINE | re.IGNORECASE)
+            answers.append(json.loads(received[: int(length)]))
+            received = received[int(length) :]
+        return answers
+
     def load(self, targets: Iterable[str]) -> Answers:
-        """What 50 clients, each at an address of its own, are answered about these, together."""
+        """Let 50 clients, each with its own address, ask for these together. Return the answers."""
         left = iter(targets)
 
         async def ask_on(client: str) -> Answers:
@@ -124,7 +176,7 @@ class Fleet:
         return list(itertools.chain.from_iterable(self.network.inside(lambda: asyncio.run(ask()))))
 
     def load_while(self, work: Callable[[], None]) -> Answers:
-        """What they are answered while something is done, and for a second before and after it."""
+        """Return the answers to 50 clients while `work` runs, and for a second before and after it."""
         addresses = global_addresses(1000)
         done = False
 
@@ -159,13 +211,13 @@ def store_answers() -> bool:
 
 
 def global_addresses(number: int) -> Iterator[str]:
-    """So many addresses, other ones in each test, over and over."""
+    """Repeat this many random addresses for ever."""
     drawn = (IPv4Address(random.getrandbits(32)) for _ in itertools.count())
     return itertools.cycle([str(ip) for ip in itertools.islice((ip for ip in drawn if is_global(ip)), number)])
 
 
 def asked(upstream: Upstream) -> list[str]:
-    """The addresses that the upstream was asked about; the asking one's own is empty."""
+    """Return the addresses that the upstream was asked about. An empty one means the asking service's own."""
     return [request.target.strip("/") for request in upstream.requests]
 
 
@@ -180,12 +232,12 @@ def assert_all_answered(answers: Answers) -> None:
 @pytest.fixture(scope="module")
 def fleet(image: str) -> Iterator[Fleet]:
     if os.geteuid():
-        pytest.fail("a network of its own, with addresses of the internet, takes root: sudo make test-deploy")
+        pytest.fail("these tests make a network of their own, which needs root: sudo make test-deploy")
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         directory.chmod(0o755)
         os.chown(directory, UID, UID)
-        # Its network is what the others live in; nobody asks it anything.
+        # This container only holds the network that the others share.
         holder = f"geoip-test-{uuid.uuid4().hex[:8]}"
         docker("run", "--detach", "--network=none", "--name", holder, "--env=PORT=9", "--no-healthcheck", image)
         stack.callback(docker, "rm", "--force", holder)
@@ -208,16 +260,20 @@ def fleet(image: str) -> Iterator[Fleet]:
         (directory / "nginx.conf").write_text(conf.replace("/tmp/", f"{directory}/"))
         nginx = fleet.popen(["nginx", "-e", "stderr", "-c", str(directory / "nginx.conf")])
         stack.callback(nginx.wait, 10)
-        stack.callback(nginx.terminate)  # killed, it would leave its worker behind
-        network.inside(lambda: wait_for(lambda: is_well(8080)))
-        fleet.load(f"/?ip={address}" for address in itertools.islice(global_addresses(50), 150))  # all is imported
+        stack.callback(nginx.terminate)  # SIGKILL would leave its worker behind
+        (directory / "haproxy.cfg").write_text(HAPROXY_CFG)
+        haproxy = fleet.popen(["haproxy", "-db", "-f", str(directory / "haproxy.cfg")])
+        stack.callback(haproxy.wait, 10)
+        stack.callback(haproxy.terminate)
+        for port in (NGINX, HAPROXY, HAPROXY_WITH_PORT):
+            network.inside(lambda port=port: wait_for(lambda: is_well(port)))  # type: ignore[misc]
+        fleet.load(f"/?ip={address}" for address in itertools.islice(global_addresses(50), 150))  # imports everything
         yield fleet
 
 
 def test_an_address_is_asked_once_for_the_fleet(fleet: Fleet) -> None:
     addresses = list(itertools.islice(global_addresses(200), 200))
-    # Ten rounds, each in an order of its own: two replicas seldom meet an address that is new in the same instant,
-    # in which each would ask.
+    # Ten rounds, each in its own order. Two replicas seldom get the same new address at the same moment. Then both ask.
     targets = [f"/?ip={address}" for _ in range(10) for address in random.sample(addresses, 200)]
     before = len(fleet.upstream.requests)
     answers = fleet.load(targets)
@@ -228,28 +284,63 @@ def test_an_address_is_asked_once_for_the_fleet(fleet: Fleet) -> None:
     assert 200 <= len(requests) <= 220
 
 
-@pytest.mark.parametrize("client", ["9.9.8.77", CLIENT_6])
-@pytest.mark.parametrize(
-    "spoofed",
-    [
-        [],
-        ["1.1.1.1"],
-        ["2606:4700:4700::1111"],
-        ["1.1.1.1, 127.0.0.1"],
-        ["1.1.1.1", "8.8.8.8, ::1"],
-        ["1.1.1.1,"],
-        ["unknown"],
+def request(*fields: str, body: bytes = b"") -> bytes:
+    """A request about the caller."""
+    return "\r\n".join(["GET / HTTP/1.1", "Host: geoip.example", *fields, "", ""]).encode() + body
+
+
+def with_trailer(*fields: str, trailer: Sequence[str], last: bool = True) -> bytes:
+    """A request with a chunked body and fields after it."""
+    chunks = "\r\n".join(["3", "abc", "0", *trailer, "", ""]).encode()
+    return request(*fields, "Transfer-Encoding: chunked", *["Connection: close"] * last, body=chunks)
+
+
+FORGED = {
+    "nothing": [request("Connection: close")],
+    "one header": [request("X-Forwarded-For: 1.1.1.1", "Connection: close")],
+    "a header of IPv6": [request("X-Forwarded-For: 2606:4700:4700::1111", "Connection: close")],
+    "a proxy's address": [request("X-Forwarded-For: 1.1.1.1, 127.0.0.1", "Connection: close")],
+    "two headers": [request("X-Forwarded-For: 1.1.1.1", "X-Forwarded-For: 8.8.8.8, ::1", "Connection: close")],
+    "an empty element": [request("X-Forwarded-For: 1.1.1.1,", "Connection: close")],
+    "no address": [request("X-Forwarded-For: unknown", "Connection: close")],
+    "IPv4 with a port": [request("X-Forwarded-For: 1.1.1.1:443", "Connection: close")],
+    "IPv6 with a port": [request("X-Forwarded-For: [2606:4700:4700::1111]:443", "Connection: close")],
+    "Forwarded": [request("Forwarded: for=1.1.1.1, for=127.0.0.1", "Connection: close")],
+    "Forwarded, IPv6 with a port": [request('Forwarded: for="[2606:4700:4700::1111]:443"', "Connection: close")],
+    "a trailer": [with_trailer(trailer=["X-Forwarded-For: 1.1.1.1"])],
+    "a trailer that is announced": [with_trailer("Trailer: X-Forwarded-For", trailer=["X-Forwarded-For: 1.1.1.1"])],
+    "a trailer of two": [with_trailer(trailer=["X-Forwarded-For: 1.1.1.1", "x-forwarded-for: 8.8.8.8"])],
+    "a trailer beside a header": [with_trailer("X-Forwarded-For: 8.8.8.8", trailer=["X-Forwarded-For: 1.1.1.1"])],
+    "a trailer in segments": [
+        with_trailer(trailer=["X-Forwarded-For: 1.1.1.1"])[start:end]
+        for start, end in [(0, -40), (-40, -30), (-30, -12), (-12, None)]
     ],
-)
-def test_a_caller_is_who_nginx_sees(client: str, spoofed: list[str], fleet: Fleet) -> None:
-    response = fleet.get(client, "/", headers=[("X-Forwarded-For", value) for value in spoofed])
-    assert response.status_code == 200
-    assert response.json()["ip"] == client
-    assert client in asked(fleet.upstream)
-    assert not {"1.1.1.1", "8.8.8.8", "2606:4700:4700::1111"} & set(asked(fleet.upstream))
+    "a trailer of the first of two": [
+        with_trailer(trailer=["X-Forwarded-For: 1.1.1.1"], last=False) + request("Connection: close")
+    ],
+    "other fields in a trailer": [
+        with_trailer("Accept: application/json", trailer=["Accept: text/html", "Host: other.example"])
+    ],
+}
 
 
-def test_who_is_no_proxy_speaks_for_nobody(fleet: Fleet) -> None:
+@pytest.mark.parametrize("client", ["9.9.8.77", CLIENT_6])
+@pytest.mark.parametrize("proxy", [NGINX, HAPROXY], ids=["nginx", "haproxy"])
+@pytest.mark.parametrize("parts", FORGED.values(), ids=FORGED)
+def test_the_client_is_the_one_that_the_proxy_sees(parts: list[bytes], proxy: int, client: str, fleet: Fleet) -> None:
+    before = len(fleet.upstream.requests)
+    answers = fleet.send(client, proxy, *parts)
+    assert {answer["ip"] for answer in answers} == {client}
+    assert len(answers) == b"".join(parts).count(b"GET / ")
+    assert set(asked(fleet.upstream)[before:]) <= {client}
+
+
+@pytest.mark.parametrize("client", ["9.9.8.77", CLIENT_6])
+def test_a_proxy_may_add_the_clients_port(client: str, fleet: Fleet) -> None:
+    assert fleet.send(client, HAPROXY_WITH_PORT, request("Connection: close"))[0]["ip"] == client
+
+
+def test_a_client_that_is_not_a_proxy_speaks_for_nobody(fleet: Fleet) -> None:
     response = fleet.get("9.9.8.78", "/", port=PORTS[0], headers=[("X-Forwarded-For", "1.1.1.1")])
     assert response.json()["ip"] == "9.9.8.78"
 
@@ -268,7 +359,7 @@ def test_a_store_that_is_killed_and_restarted_fails_no_request(fleet: Fleet) -> 
         fleet.start_store()
 
     assert_all_answered(fleet.load_while(kill_and_restart))
-    # It is used again: what one replica asks, the others know. On a busy machine 50 ms may pass: then the next address.
+    # The replicas share answers again. On a busy machine the store may miss its 50 ms: then the next address is tried.
     addresses = global_addresses(20)
     wait_for(lambda: is_asked_once(fleet, next(addresses)), 10)
 
@@ -289,7 +380,7 @@ def test_a_replica_that_is_replaced_fails_no_request(fleet: Fleet) -> None:
 
 
 def is_used(fleet: Fleet, port: int) -> bool:
-    """Whether nginx asks a replica, going by its log."""
+    """Return whether nginx asks a replica, as its log shows."""
     before = logged(fleet.replicas[port])
     for _ in PORTS:
         fleet.get("9.9.8.1", "/?ip=9.9.9.9")
@@ -339,7 +430,7 @@ def test_memory_and_start_are_what_the_manifests_plan_for(fleet: Fleet) -> None:
 
 
 def seconds_to_start(container: str) -> float:
-    """From the first instruction to the line that is logged before it listens."""
+    """Return the seconds from a container's start to its first line of log, which it writes before it listens."""
     started = datetime.fromisoformat(docker("inspect", "--format", "{{.State.StartedAt}}", container)[:26] + "Z")
     return (datetime.fromisoformat(str(log(container)[0]["time"])) - started).total_seconds()
 
@@ -347,3 +438,18 @@ def seconds_to_start(container: str) -> float:
 def mebibytes(quantity: str) -> float:
     number, unit = re.fullmatch(r"(\d+)([MG])i", quantity).groups()  # type: ignore[union-attr]
     return float(number) * (1024 if unit == "G" else 1)
+
+
+def test_a_pod_starts_on_a_node_without_ipv6(image: str, tmp_path: Path) -> None:
+    variables = {variable["name"]: variable.get("value") for variable in MANIFEST["containers"][0]["env"]}
+    (tmp_path / "no-ipv6.json").write_text(json.dumps(NO_IPV6))
+    name, port = f"geoip-test-{uuid.uuid4().hex[:8]}", free_port()
+    docker(
+        *["run", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:8080", "--no-healthcheck"],
+        *["--security-opt", f"seccomp={tmp_path / 'no-ipv6.json'}"],
+        *["--env", f"GEOIP_BIND={variables['GEOIP_BIND']}", image],
+    )
+    try:
+        wait_for(lambda: is_well(port), 10)
+    finally:
+        docker("rm", "--force", name)

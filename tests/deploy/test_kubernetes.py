@@ -1,8 +1,10 @@
-"""The manifests: valid by Kubernetes' own schemas, and what they promise."""
+"""The manifests are valid by Kubernetes' own schemas, and keep what they promise."""
 
+import base64
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -14,11 +16,12 @@ from tests.conftest import ROOT
 from tests.deploy.conftest import DEPLOY, UID
 
 DIRECTORY = DEPLOY / "kubernetes"
+OPENSHIFT = DEPLOY / "openshift"
 Object = dict[str, Any]
 
 
 def read() -> list[Object]:
-    """Every object that `kubectl apply -k` would send."""
+    """Return every object that `kubectl apply -k` would send."""
     names = yaml.safe_load((DIRECTORY / "kustomization.yaml").read_text())["resources"]
     return [item for name in names for item in yaml.safe_load_all((DIRECTORY / name).read_text())]
 
@@ -56,7 +59,7 @@ def test_every_object_is_valid(item: Object, version: str) -> None:
     kubernetes_validate.validate(item, version, strict=True)
 
 
-def test_what_is_misspelt_is_not_valid() -> None:
+def test_a_misspelt_field_is_not_valid() -> None:
     item = yaml.safe_load((DIRECTORY / "service.yaml").read_text())
     item["spec"]["selectors"] = item["spec"].pop("selector")
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -70,15 +73,55 @@ def test_every_file_is_applied() -> None:
     assert len({name_of(item) for item in OBJECTS}) == len(OBJECTS)
 
 
-@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
-def test_kustomize_makes_of_them_what_they_say() -> None:
-    done = subprocess.run(["kubectl", "kustomize", DIRECTORY], capture_output=True, text=True, timeout=60)
+needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
+
+
+def kustomize(directory: Path) -> dict[str, Object]:
+    """Return the objects that kustomize builds, by kind and name."""
+    done = subprocess.run(["kubectl", "kustomize", directory], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    built = sorted(yaml.safe_load_all(done.stdout), key=name_of)
-    assert built == sorted(OBJECTS, key=name_of)
+    return {name_of(item): item for item in yaml.safe_load_all(done.stdout)}
 
 
-def test_all_is_in_a_namespace_that_takes_restricted_pods_alone() -> None:
+@needs_kubectl
+def test_kustomize_changes_nothing() -> None:
+    assert kustomize(DIRECTORY) == {name_of(item): item for item in OBJECTS}
+
+
+@needs_kubectl
+def test_openshift_chooses_the_user_and_has_its_own_dns_and_router() -> None:
+    built, plain = kustomize(OPENSHIFT), {name_of(item): item for item in OBJECTS}
+    for item in built.values():
+        kubernetes_validate.validate(item, "1.30", strict=True)
+    changed = {"Deployment-geoip", "Deployment-valkey", "NetworkPolicy-geoip"}
+    assert {name for name in built if built[name] != plain.get(name)} == changed
+    assert set(built) == set(plain)
+    for name in ("Deployment-geoip", "Deployment-valkey"):
+        context = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        assert template(built[name])["securityContext"] == context
+        assert container(built[name])["securityContext"] == container(plain[name])["securityContext"]
+    policy, base = built["NetworkPolicy-geoip"]["spec"], plain["NetworkPolicy-geoip"]["spec"]
+    assert policy["egress"][0] == {
+        "to": [
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}},
+                "podSelector": {"matchLabels": {"dns.operator.openshift.io/daemonset-dns": "default"}},
+            }
+        ],
+        "ports": [{"port": 5353, "protocol": "UDP"}, {"port": 5353, "protocol": "TCP"}],
+    }
+    assert policy["egress"][1:] == base["egress"][1:]
+    assert [list(peer["namespaceSelector"]["matchLabels"]) for peer in policy["ingress"][0]["from"]] == [
+        ["policy-group.network.openshift.io/ingress"],
+        ["policy-group.network.openshift.io/host-network"],
+    ]
+    variables = {variable["name"]: variable["value"] for variable in container(built["Deployment-geoip"])["env"]}
+    assert variables == {name: variable["value"] for name, variable in environment().items()} | {
+        "GEOIP_TRUSTED_PROXIES": "10.128.0.0/14"
+    }
+
+
+def test_every_object_is_in_a_namespace_for_restricted_pods() -> None:
     namespace = get("Namespace", "geoip")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     assert all(item["metadata"]["namespace"] == "geoip" for item in OBJECTS if item is not namespace)
@@ -112,7 +155,7 @@ def test_pods_have_limits_and_probes(item: Object) -> None:
     assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(only)
 
 
-def test_the_service_is_asked_how_it_is() -> None:
+def test_the_probes_ask_the_service_for_its_health() -> None:
     only = container(get("Deployment", "geoip"))
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert only[probe]["httpGet"] == {"path": "/healthz", "port": "http"}
@@ -127,29 +170,48 @@ def test_the_grace_covers_the_sleep_and_the_longest_lookup() -> None:
     assert template(deployment)["terminationGracePeriodSeconds"] > sleep + timeout + 1
 
 
-def test_the_settings_are_ones_that_the_service_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.environ", {})
-    for name, variable in environment().items():
-        monkeypatch.setenv(name, variable.get("value", ""))
+def test_the_service_takes_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.environ", {name: variable["value"] for name, variable in environment().items()})
     settings = Settings(_env_file=None)  # type: ignore[call-arg]
-    fields = {f"GEOIP_{name.upper()}" for name in Settings.model_fields}
-    assert set(environment()) <= fields
+    assert set(environment()) <= {f"GEOIP_{name.upper()}" for name in Settings.model_fields}
     assert settings.trusted_proxies
-    # The Service has an address of either family, and passes on to the pod's address of the same.
+    # The Service has an address of each family, and passes requests on to the pod's address of the same family.
     assert get("Service", "geoip")["spec"]["ipFamilyPolicy"] == "PreferDualStack"
     assert str(settings.bind) == "::"
     assert settings.log_format == "json"
-    # No address of anybody is logged.
     assert not settings.log_addresses
 
 
-def test_keys_are_references_to_a_secret_that_is_not_here() -> None:
-    keys = {name: variable for name, variable in environment().items() if name.endswith("_KEY")}
-    assert set(keys) == {"GEOIP_IPIFY_KEY", "GEOIP_IPINFO_KEY"}
-    for variable in keys.values():
-        assert set(variable) == {"name", "valueFrom"}
-        assert variable["valueFrom"]["secretKeyRef"]["optional"] is True
+def test_keys_and_sources_come_from_a_secret_that_is_not_here() -> None:
+    assert container(get("Deployment", "geoip"))["envFrom"] == [
+        {"secretRef": {"name": "geoip-settings", "optional": True}}
+    ]
+    # A variable of `env` would win over the Secret's.
+    assert not [name for name in environment() if re.search("_(KEY|KEY_FILE|SOURCES)$", name)]
+    assert [name for name in environment() if name.endswith("_URL")] == ["GEOIP_CACHE_URL"]
     assert not [item for item in OBJECTS if item["kind"] == "Secret"]
+    assert "secret generic geoip-settings " in (DEPLOY / "README.md").read_text()
+
+
+@needs_kubectl
+def test_every_line_of_the_readmes_file_is_a_variable(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.env"
+    keys.write_text("GEOIP_NEWSOURCE_KEY=sesame\nGEOIP_SOURCES=newsource,mmdb\n")
+    [command] = re.findall("^kubectl .*create secret .*$", (DEPLOY / "README.md").read_text(), re.MULTILINE)
+    done = subprocess.run(
+        [*command.split(), "--dry-run=client", "--output=yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    secret = yaml.safe_load(done.stdout)
+    assert (secret["metadata"]["namespace"], secret["metadata"]["name"]) == ("geoip", "geoip-settings")
+    assert {name: base64.b64decode(value) for name, value in secret["data"].items()} == {
+        "GEOIP_NEWSOURCE_KEY": b"sesame",
+        "GEOIP_SOURCES": b"newsource,mmdb",
+    }
 
 
 def test_services_find_their_pods() -> None:
@@ -184,14 +246,14 @@ def test_replicas_are_spread_scaled_and_drained_one_by_one() -> None:
     assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
-def test_nobody_talks_to_anybody_without_leave() -> None:
+def test_all_traffic_needs_a_rule() -> None:
     deny = get("NetworkPolicy", "default-deny")["spec"]
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     service, store = get("NetworkPolicy", "geoip")["spec"], get("NetworkPolicy", "valkey")["spec"]
     for policy, name in ((service, "geoip"), (store, "valkey")):
         assert policy["podSelector"]["matchLabels"] == get("Deployment", name)["spec"]["selector"]["matchLabels"]
         assert policy["policyTypes"] == ["Ingress", "Egress"]
-        # Everybody, or every port, is an empty or a missing list.
+        # An empty or a missing list means every peer, or every port.
         for rule in policy["ingress"] + policy.get("egress", []):
             assert rule["ports"]
             assert rule.get("from") or rule.get("to")
@@ -224,5 +286,5 @@ def test_the_store_is_the_one_of_the_compose_file() -> None:
 def test_the_image_is_the_one_of_the_compose_file() -> None:
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["geoip"]
     image = container(get("Deployment", "geoip"))["image"]
-    assert compose["image"] == f"${{GEOIP_IMAGE:-{image}}}"
+    assert compose["image"] == f"${{IMAGE:-{image}}}"
     assert (ROOT / f"docker/{image.removeprefix('geoip:')}.Dockerfile").is_file()
