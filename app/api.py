@@ -20,7 +20,7 @@ from app.page import HEADERS as PAGE_HEADERS
 from app.page import HTML, prefers_html
 from app.problems import Problem
 from app.responses import ALLOWED_METHODS, HEADERS, problem_response
-from app.schema import BUG, NOT_AN_ADDRESS, OPERATION, RESERVED, DocumentedAPI
+from app.schema import BUG, DESCRIPTION, NOT_AN_ADDRESS, OPERATION, RESERVED, DocumentedAPI
 from app.settings import Settings
 from app.sources import SOURCES
 from app.sources.source import Source
@@ -57,17 +57,7 @@ def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES, st
         if store:
             await store.aclose()
 
-    app = DocumentedAPI(
-        title="geoip",
-        version=__version__,
-        summary="Looks up the provider and the location of an IP address.",
-        license_info={"name": "MIT", "identifier": "MIT"},
-        redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
-        redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},
-        lifespan=lifespan,
-    )
+    app = DocumentedAPI(version=__version__, lifespan=lifespan, **DESCRIPTION)
     _add_routes(app, lookup, settings.trusted_proxies)
     app.add_middleware(Hits, lookup=lookup)
     if settings.log_format == "json":

@@ -18,6 +18,16 @@ NOT_AN_ADDRESS = (
 RESERVED = "this address is not global (private, multicast, documentation…): nobody can be found at it"
 BUG = "the service has a bug: its log says more"
 
+DESCRIPTION: dict[str, Any] = {
+    "title": "geoip",
+    "summary": "Looks up the provider and the location of an IP address.",
+    "license_info": {"name": "MIT", "identifier": "MIT"},
+    "redoc_url": None,
+    "swagger_ui_oauth2_redirect_url": None,
+    "redirect_slashes": False,
+    "telemetry": {"tracing": False, "metrics": False, "logs": False},
+}
+
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
 _HEADERS = {
     "Cache-Control": "`private, no-store` for the caller's own address and for a stale answer, else a maximum age.",
