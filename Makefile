@@ -1,29 +1,37 @@
 # Every task, each with a line of help: `make` alone prints them.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-PYTHON ?= python3
+# MAKEFLAGS=-j8 in somebody's profile must not run two pips in one environment, nor an image before it is built.
+.NOTPARALLEL:
+# The Pythons that this is for. PYTHON=python3.13 names one; else it is python3, or the newest of these where that is older.
+PYTHONS := 3.15 3.14 3.13 3.12 3.11
 BIN := .venv/bin
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "NAME", $$1); printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# A stamp a lock file: what is installed already is not installed again.
+# A complete lock needs no resolver: pip before 24 looks for the newest release of coverage[toml], whatever the lock says.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
+# An environment that has lost its Python is made anew, and so is one where PYTHON names another.
+ifneq ($(PYTHON)$(shell [ -x $(BIN)/python ] || echo missing),)
+.venv/pip: FORCE
+endif
 .venv/pip:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "geoip needs Python 3.11 or newer: make PYTHON=python3.13 …")'
-	$(PYTHON) -m venv .venv
-	@touch $@
+	@scripts/venv '$(PYTHON)' python3 $(PYTHONS)
+# A stamp a lock file: what is installed already is not installed again.
 .venv/%.lock: requirements/%.txt .venv/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@echo 'Installing $<'
+	@$(INSTALL) -r $<
 	@cp $< $@
 
 run: .venv/app.lock ## serve on http://localhost:8080
 	@$(BIN)/python -m app
 
 test: .venv/app.lock .venv/test.lock ## run the tests (SLOW=1: the long ones too, and every branch of app/ must be reached)
-	@$(BIN)/pytest --dist worksteal -p no:schemathesis \
+	@$(BIN)/python -m pytest --dist worksteal -p no:schemathesis \
 	  $(if $(SLOW),--numprocesses auto --cov --cov-report=term-missing:skip-covered,--numprocesses 4 -m 'not slow')
 
-SCRIPTS = .ci/run tests/deploy/setup tests/docs/newcomer tests/images/setup-browser
+SCRIPTS = .ci/run scripts/venv tests/deploy/setup tests/docs/newcomer tests/images/setup-browser
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -43,11 +51,16 @@ format: .venv/lint.lock ## lay the code out as `make check` wants it
 
 OUT ?= requirements
 LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
-	--custom-compile-command 'make lock' --python-version 3.11
+	--custom-compile-command 'make lock' --python-version $(lastword $(PYTHONS))
+# This resolves a lock without installing it: a dependency that the lock lacks is an error, and so is a package without a wheel.
+PROVE = UV_REQUIRE_HASHES=1 $(BIN)/uv pip install --quiet --dry-run --only-binary :all: --target .venv/proof \
+	--python-platform x86_64-manylinux_2_28
 lock: .venv/lint.lock ## write requirements/*.txt anew from pyproject.toml (UPGRADE=--upgrade: the newest versions)
 	$(LOCK) $(UPGRADE) pyproject.toml -o $(OUT)/app.txt
 	for group in freeze test lint data images deploy bench; do \
 	  $(LOCK) $(UPGRADE) --group $$group -c $(OUT)/app.txt -o $(OUT)/$$group.txt || exit; done
+	for python in $(lastword $(PYTHONS)) $(firstword $(PYTHONS)); do for lock in $(OUT)/*.txt; do \
+	  $(PROVE) --python-version $$python -r $$lock || { echo "$$lock is not complete for Python $$python"; exit 1; }; done; done
 
 # Data
 geodata: .venv/data.lock ## fetch the full, current DB-IP Lite files into data/ (goes on where it was interrupted)
@@ -56,7 +69,7 @@ sample: .venv/data.lock ## make app/sample.mmdb, the small database in the app, 
 	$(BIN)/python -m scripts.sample
 outline: .venv/pip ## draw the map in app/page.html anew (needs npm)
 	$(BIN)/python scripts/outline.py
-.PHONY: help run test check format lock geodata sample outline
+.PHONY: help run test check format lock geodata sample outline FORCE
 
 # Images
 IMAGES := buster-single buster alpine-single alpine distroless scratch
