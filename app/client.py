@@ -44,7 +44,7 @@ class Client:
     def __init__(self, certificates: str | None = None) -> None:
         self._certificates = certificates or certifi.where()
         self._context: ssl.SSLContext | None = None
-        self._idle: dict[httpcore.Origin, list[_Connection]] = {}
+        self._idle: dict[str, list[_Connection]] = {}  # by origin, as text: an Origin cannot be a key
         self._proxies = {scheme: _read_proxy(scheme, url) for scheme, url in getproxies().items() if scheme in _SCHEMES}
 
     async def get(self, url: str, headers: Mapping[str, str]) -> Response:
@@ -71,12 +71,12 @@ class Client:
         async with connection.stream("GET", url, headers=headers) as response:
             fields = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
             answer = Response(response.status, fields, await _read_body(response, fields))
-        self._idle.setdefault(url.origin, []).append(connection)
+        self._idle.setdefault(str(url.origin), []).append(connection)
         return answer
 
     async def _kept(self, origin: httpcore.Origin) -> "_Connection | None":
         """Return the connection that was used last, and close those that nobody can use any more."""
-        idle = self._idle.get(origin, [])
+        idle = self._idle.get(str(origin), [])
         while idle and not _is_usable(idle[0]):
             await idle.pop(0).aclose()
         while idle and not _is_usable(idle[-1]):
