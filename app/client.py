@@ -44,7 +44,7 @@ class Client:
     def __init__(self, certificates: str | None = None) -> None:
         self._certificates = certificates or certifi.where()
         self._context: ssl.SSLContext | None = None
-        self._idle: dict[str, list[_Connection]] = {}  # by origin
+        self._idle: dict[str, list[_Connection]] = {}  # by origin, as text: an Origin cannot be a key
         self._proxies = {scheme: _read_proxy(scheme, url) for scheme, url in getproxies().items() if scheme in _SCHEMES}
 
     async def get(self, url: str, headers: Mapping[str, str]) -> Response:

@@ -96,7 +96,7 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         hosts = [value for name, value in self.headers if name == b"host"]
         if len(hosts) > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
             raise ValueError("not one Host")
-        if hosts and not _HOST.fullmatch(hosts[0]):
+        if hosts and not _HOST.fullmatch(hosts[0].rstrip()):
             raise ValueError("not a Host")
         super().on_headers_complete()
 

@@ -57,9 +57,9 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
-def _certificates(path: object) -> object:
+def _certificates(path: str) -> str:
     try:
-        is_bundle = b"-----BEGIN" in Path(str(path)).read_bytes()
+        is_bundle = b"-----BEGIN" in Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     if not is_bundle:
@@ -68,6 +68,7 @@ def _certificates(path: object) -> object:
 
 
 _Network = Annotated[IPNetwork, BeforeValidator(_trusted_network)]
+_Certificates = Annotated[str, AfterValidator(_certificates)]
 
 
 class Settings(BaseSettings):
@@ -99,7 +100,7 @@ class Settings(BaseSettings):
     cache_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """Valkey or Redis: a second cache, shared by all replicas."""
     trusted_proxies: Annotated[tuple[_Network, ...], NoDecode, BeforeValidator(_comma_separated)] = ()
-    certificates: Annotated[str | None, BeforeValidator(_certificates), Field(validation_alias="SSL_CERT_FILE")] = None
+    certificates: Annotated[_Certificates | None, Field(validation_alias="SSL_CERT_FILE")] = None
     """CA bundle, in PEM format, that TLS is verified against."""
     log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], BeforeValidator(_lower_case)] = (
         "info"

@@ -29,7 +29,15 @@ class Service:
     log: Path
 
     def get(self, target: str = "/", **headers: str) -> httpx.Response:
-        return httpx.get(self.url + target, headers=headers, timeout=15, trust_env=False)
+        return httpx.get(self.url + target, headers=headers, timeout=15, trust_env=False, verify=False)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def lines(self) -> list[str]:
+        """The lines of its log so far."""
+        return self.log.read_text().splitlines()
 
 
 # Below those that the kernel hands out (32768 and up on Linux, 49152 elsewhere): before the service listens on one of
@@ -49,7 +57,10 @@ def free_port() -> int:
 
 def environment(**settings: object) -> dict[str, str]:
     """The environment of a process that must not know of the developer's own settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GEOIP_", "SSL_"))}
+    own = ("GEOIP_", "SSL_")
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(own) and "_proxy" not in name.lower()
+    }
     return kept | {"PYTHONUNBUFFERED": "1"} | {name: str(value) for name, value in settings.items()}
 
 

@@ -52,11 +52,11 @@ class Upstream:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
-    def wait(self) -> None:
-        """Return when somebody has asked."""
+    def wait(self, requests: int = 1) -> None:
+        """Return when so many requests have come."""
         deadline = time.monotonic() + 10
-        while not self.requests:
-            assert time.monotonic() < deadline, "nobody asks"
+        while len(self.requests) < requests:
+            assert time.monotonic() < deadline, f"{len(self.requests)} requests came"
             time.sleep(0.01)
 
     def _accept(self) -> None:

@@ -1,63 +1,100 @@
-"""Fixtures of the tests that run the service inside their own process."""
+"""Fixtures of the tests that run the service inside their own process, behind real sockets."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import httpx
 import pytest
-import trustme
+import uvicorn
 
-from app.api import Hits, create_app
-from app.settings import Settings
+from app.api import create_app
+from app.protocol import Protocol
+from app.server import listen
+from app.settings import load_settings
+from app.sources import SOURCES
+from app.sources.source import Source
 from app.store import Store
+from tests.conftest import free_port
+
+Headers = Mapping[str, str] | Sequence[tuple[str, str]]
+
+
+@dataclass
+class Server:
+    """The application, served from a thread of the test's own process."""
+
+    port: int
+    client: httpx.Client
+
+    def get(self, target: str = "/", headers: Headers = ()) -> httpx.Response:
+        return self.client.get(target, headers=headers if isinstance(headers, Mapping) else list(headers))
+
+
+@contextmanager
+def serving(
+    sources: Sequence[type[Source]] = SOURCES,
+    *,
+    store: Store | None = None,
+    protocol: type[Protocol] = Protocol,
+    **variables: object,
+) -> Iterator[Server]:
+    """Serve with these environment variables; .env is not read. The settings' default source is ipwhois alone."""
+    port = free_port()
+    defaults = {"GEOIP_BIND": "127.0.0.1", "PORT": port, "GEOIP_SOURCES": "ipwhois"}
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in (defaults | variables).items():
+            environment.setenv(name, str(value))
+        settings = load_settings(sources, _env_file=None)
+        app = create_app(settings, sources, store)
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        loop="asyncio",
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    with listen(settings) as listener:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+        thread.start()
+        while not server.started:
+            assert thread.is_alive(), "the service did not start"
+            time.sleep(0.002)
+        # No certificates are read: that takes longer than most tests.
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False, timeout=15, headers={"Accept": "*/*"}
+        ) as client:
+            yield Server(port, client)
+        server.should_exit = True
+        thread.join(15)
+        assert not thread.is_alive(), "the service does not end"
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[..., Server]]:
+    """Serve with these environment variables until the test is over; see `serving`."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **options: stack.enter_context(serving(*arguments, **options))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_developer() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("GEOIP_", "SSL_")) or name.lower().endswith("_proxy") or name == "PORT":
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(params=["with hits", "without hits"])
-def client(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[..., httpx.AsyncClient]:
-    """A client of an application with these settings, which it sees at the address `peer`.
-
-    What answers hits before the route is asked changes nothing: every test runs with and without it.
-    """
-    monkeypatch.setattr("os.environ", {})
-
-    def make(peer: str | None = "127.0.0.1", store: Store | None = None, **settings: object) -> httpx.AsyncClient:
-        made = Settings(_env_file=None, **{"sources": "ipwhois"} | settings)  # type: ignore[arg-type, call-arg]
-        app = create_app(made, store)
-        if request.param == "without hits":
-            app.user_middleware = [middleware for middleware in app.user_middleware if middleware.cls is not Hits]  # type: ignore[comparison-overlap]
-        address = (peer, 12345)
-        transport = httpx.ASGITransport(app, client=address)  # type: ignore[arg-type]
-        return httpx.AsyncClient(transport=transport, base_url="http://geoip")
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def one_ca(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A CA bundle of one: to read the public ones takes a tenth of a second, for each application."""
-    path = tmp_path_factory.mktemp("ca") / "ca.pem"
-    trustme.CA().cert_pem.write_to_path(path)
-    return str(path)
-
-
-@pytest.fixture
-def running(
-    monkeypatch: pytest.MonkeyPatch, one_ca: str
-) -> Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]:
-    """A client of an application with these settings, which is started and stopped."""
-    monkeypatch.setattr("os.environ", {"SSL_CERT_FILE": one_ca})
-
-    @asynccontextmanager
-    async def run(**settings: object) -> AsyncIterator[httpx.AsyncClient]:
-        app = create_app(Settings(_env_file=None, **settings))  # type: ignore[arg-type, call-arg]
-        transport = httpx.ASGITransport(app)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
-            client.base_url = httpx.URL("http://geoip")
-            yield client
-
-    return run
