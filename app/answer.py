@@ -68,9 +68,13 @@ _Name = Annotated[str | None, BeforeValidator(_text_or_none)]
 
 
 class Answer(BaseModel):
-    """The provider and the location of an IP address. `null`: the source does not say."""
+    """An answer of a source, validated. Its schema is described below, since a frozen app has no docstrings."""
 
-    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_serialization_defaults_required=True,
+        json_schema_extra={"description": "The provider and the location of an IP address. null: the source does not say."},
+    )
 
     ip: Annotated[str, Field(description="The address, IPv4 or IPv6 (RFC 5952).", examples=["8.8.8.8"])]
     isp: Annotated[

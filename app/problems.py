@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 Code = Literal[
     "invalid-address",
@@ -57,12 +57,16 @@ _TITLES = {
 class SourceProblem(BaseModel):
     """The problem that one of several sources had."""
 
+    model_config = ConfigDict(json_schema_extra={"description": "The problem that one of several sources had."})
+
     source: Annotated[str, Field(description="Name of the source.", examples=["ipwhois"])]
     code: Annotated[Code, Field(description="Code of its problem.", examples=["upstream-timeout"])]
 
 
 class ProblemDetails(BaseModel):
     """A problem as it is sent, `application/problem+json`."""
+
+    model_config = ConfigDict(json_schema_extra={"description": "A problem, as RFC 9457 has it."})
 
     type: Annotated[Literal["about:blank"], Field(description="Always `about:blank`: `code` tells problems apart.")] = (
         "about:blank"
