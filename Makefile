@@ -72,42 +72,36 @@ outline: .venv/pip ## draw the map in app/page.html anew (needs npm)
 .PHONY: help run test check format lock geodata sample outline FORCE
 
 # Images
-IMAGES := buster-single buster alpine-single alpine distroless scratch
-# When what an image is made of last changed: the image's date of creation, so that the same source gives the same image.
-EPOCH = $(shell git log -1 --format=%ct -- .dockerignore LICENSE NOTICE app docker ':!docker/compare' requirements)
-BUILD = docker build --build-arg SOURCE_DATE_EPOCH=$(EPOCH) --build-arg REVISION=$(shell git rev-parse HEAD) \
-	--build-arg VERSION=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py) \
-	--build-arg SOURCE=$(shell git remote get-url origin 2>/dev/null | sed -nE "$(WEB)")
+ENGINE ?= docker
+IMAGES := $(shell sed -n 's/^\[\([a-z0-9-]*\)\]$$/\1/p' docker/images.toml)
+# Git is asked only if this folder is the top of a checkout; a label that nobody knows is left out.
+GIT = $(if $(wildcard .git),$(shell git $(1) 2>/dev/null $(2)))
 # The origin as a page, without credentials; a local path is none.
 WEB = s,^git@([^:/]+):,https://\1/,; s,^ssh://([^/@]*@)?([^:/]+)(:[0-9]+)?/,https://\2/,; s,//[^/]*@,//,; \
 	s,[.]git$$,,; \,^https?://,p
-# Settings from .env and from the environment; of the latter only the names are given, so no list of processes shows keys.
-# Where it listens in the container is not theirs to say: that is what is published.
-SETTINGS = $(if $(wildcard .env),--env-file .env) \
-	$(addprefix --env ,$(filter-out $(FILES),$(filter GEOIP_% $(PROXIES),$(.VARIABLES)))) \
-	$(foreach name,$(FILES),$(if $($(name)),$(MOUNT))) --env PORT=8080 --env GEOIP_BIND=0.0.0.0
-PROXIES = HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy
-# The files that these name are in the container where they are outside.
-FILES = GEOIP_IPIFY_KEY_FILE GEOIP_IPINFO_KEY_FILE GEOIP_MMDB_CITY GEOIP_MMDB_ASN SSL_CERT_FILE
-MOUNT = --env $(name)=$(abspath $($(name))) --mount type=bind,readonly,source=$(abspath $($(name))),target=$(abspath $($(name)))
-# What `make geodata` fetched, where the service looks for it: beside the app.
-GEODATA = $(if $(wildcard data/*.mmdb),--volume '$(CURDIR)/data:'"$$(docker image inspect \
-	--format '{{.Config.WorkingDir}}' geoip:$*)/data:ro")
+LABELS = title=geoip licenses=MIT version=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py) \
+	$(addprefix revision=,$(call GIT,rev-parse HEAD)) \
+	$(addprefix source=,$(call GIT,remote get-url origin,| sed -nE "$(WEB)"))
+# Podman's own format has no health checks.
+BUILD = $(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) $(addprefix --platform ,$(PLATFORM)) \
+	$(LABELS:%=--label org.opencontainers.image.%)
+# PYTHON=3.15 names the base image of that version. FIXED: the images that have the Python of a base with only one.
+NUMBER = $(filter 3.%,$(PYTHON))
+FIXED := $(shell awk -F'[][]' '/^\[/ { name = $$2 } /^python *=/ { print name }' docker/images.toml)
+BASE = $(if $(NUMBER),$(if $(filter $*,$(FIXED)),$(error $* has the Python of its base: leave PYTHON out),--build-arg \
+	PYTHON=$(shell sed -n 's/^ARG PYTHON=python:[0-9.]*/python:$(NUMBER)/p' docker/$*.Dockerfile)))
+TAG = geoip:$*$(if $(PLATFORM),-$(notdir $(PLATFORM)))
 
-images: $(IMAGES:%=image-%) ## build all six images
-image-%-single:
-	$(BUILD) --target single --tag geoip:$*-single --file docker/$*.Dockerfile .
-image-%: ## build one: buster-single, buster, alpine-single, alpine, distroless or scratch
-	$(BUILD) --tag geoip:$* --file docker/$*.Dockerfile .
-run-%: stop ## run one in the background, on http://localhost:8080
-	@docker run --detach --name geoip --publish 8080:8080 --read-only --cap-drop=ALL \
-	  --security-opt=no-new-privileges $(SETTINGS) $(GEODATA) geoip:$* >/dev/null
-	@end=$$(($$(date +%s) + 30)); \
-	until curl --silent --fail --output /dev/null --max-time 1 localhost:8080/healthz; do sleep 0.1; \
-	  docker top geoip >/dev/null 2>&1 && [ $$(date +%s) -lt $$end ] || { docker logs geoip; exit 1; }; done
-	@echo 'http://localhost:8080 answers; make stop ends it'
+images: $(addprefix image-,$(if $(NUMBER),$(filter-out $(FIXED),$(IMAGES)),$(IMAGES))) ## build all images
+image-%: ## build one of docker/images.toml (PYTHON=3.15, PLATFORM=linux/arm64, ENGINE=podman)
+	$(BUILD) $(BASE) --tag $(TAG) --file docker/$*.Dockerfile .
+run-%: ## run one in the background, on http://localhost:8080
+	@ENGINE='$(ENGINE)' PLATFORM='$(PLATFORM)' scripts/run-container $(TAG)
 stop: ## stop it
-	@if docker container inspect geoip >/dev/null 2>&1; then docker stop geoip >/dev/null && docker rm geoip >/dev/null; fi
+	@ENGINE='$(ENGINE)' scripts/stop-container
+reproduce: reproduce-$(NAME) ## build one twice for release, and compare the digests: NAME=scratch
+reproduce-%:
+	@scripts/reproduce $(BUILD) $(BASE) --file docker/$*.Dockerfile .
 sbom-%: .venv/images.lock ## list the packages in one, as build/NAME.spdx.json
 	@docker image inspect geoip:$* >/dev/null && mkdir -p build
 	SYFT_CHECK_FOR_APP_UPDATE=false $(BIN)/syft scan --quiet docker:geoip:$* --output spdx-json=build/$*.spdx.json.part
@@ -115,7 +109,7 @@ sbom-%: .venv/images.lock ## list the packages in one, as build/NAME.spdx.json
 test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 	tests/images/setup-browser
 	$(BIN)/pytest tests/images
-.PHONY: images stop test-images
+.PHONY: images stop reproduce test-images
 
 # Comparison
 COMPARE = $(BIN)/python docker/compare --build '$(BUILD)'

@@ -1,65 +1,42 @@
-# From scratch: an interpreted language is said to need a system around it. It needs an interpreter, and PyInstaller
-# brings that along as libraries; what these need in turn is libc, and musl's is one file that is its own loader. So
-# the image holds that file, the bundle, the certificates to trust and a name for the user; and for scanners, what
-# distribution its files are of (/etc/os-release) and which packages (/lib/apk/db/installed). The price is distroless's,
-# and musl: slower at some work, and nobody updates it but a new build.
+# From scratch, frozen: no base at all. The bundle needs only libc, and musl's is one file. The price is that of freezing and
+# of musl, and that nobody updates the libraries but your next build.
 ARG PYTHON=python:3.13-alpine
 
 FROM ${PYTHON} AS build
+WORKDIR /srv
 
-# PyInstaller reads and strips libraries with binutils. Not pinned: Alpine serves one version at a time, and nothing of
-# it enters the image.
-# hadolint ignore=DL3018
+# PyInstaller reads and strips libraries with binutils.
 RUN apk add --no-cache binutils
 
-# Dependencies before code: they change less often, so a code change builds anew from below this step alone. No WORKDIR
-# above, which would date a folder by the commit.
+# The dependencies before the code: they change less often, and a change rebuilds only what comes after it.
 RUN --mount=type=bind,source=requirements,target=/tmp/requirements --mount=type=cache,target=/root/.cache/pip \
-    pip install --require-hashes -r /tmp/requirements/app.txt -r /tmp/requirements/freeze.txt
+    pip install --no-deps --no-compile --require-hashes \
+      -r /tmp/requirements/app.txt -r /tmp/requirements/freeze.txt
 
-# The stock bootloader needs zlib, which scratch does not have: let it look among the bundled libraries.
-# $ORIGIN is for the loader to expand, not for the shell.
-# hadolint ignore=SC2016
+# PyInstaller's program needs zlib, which the runtime image lacks: let it look among the libraries of the bundle.
 RUN patchelf --set-rpath '$ORIGIN/_internal' /usr/local/lib/python3.*/site-packages/PyInstaller/bootloader/*/run
 
-# What the bundle needs of a system, and os-release for scanners, to which record.py below adds the list of packages. The
-# loader is named after the architecture: found, not spelled out.
+# The rest of a system: libc, the certificates to trust, a name for the user, and the distribution's name for scanners.
 RUN mkdir -p /image/lib /image/etc/ssl/certs && \
     cp /lib/ld-musl-*.so.1 /image/lib/ && \
     cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ && \
     cp /etc/os-release /image/etc/ && \
     echo 'nonroot:x:65532:65532:nonroot:/:/sbin/nologin' >/image/etc/passwd
 
-# Columns in tracebacks point into source lines, which a frozen app has not: without them the bytecode is smaller.
-ENV PYTHONNODEBUGRANGES=1 PYINSTALLER_ZLIB_COMPRESSION_LEVEL=9
-# The order of sets fixed, and all files dated 1970, so that the same source gives the same bytes. Not dated by commit:
-# the builder's cache does not look at dates, and would bring back an older commit's.
-ENV PYTHONHASHSEED=0
-WORKDIR /build
 COPY LICENSE NOTICE ./
 COPY requirements/app.txt requirements/
-COPY docker/geoip.spec docker/record.py docker/
+COPY docker/geoip.spec docker/freeze.py docker/
 COPY app app
-RUN pyinstaller --log-level ERROR --distpath /image --workpath work docker/geoip.spec && \
-    python docker/record.py /image work/geoip/libraries.txt && \
-    find /image/app/_internal -type f -exec chmod 644 {} + && \
-    find /image -exec touch -h -d @0 {} +
+
+# Sets in a fixed order, so that two builds give the same bytes; no columns of a source that is not there, 0.5 MB.
+RUN PYTHONHASHSEED=0 PYTHONNODEBUGRANGES=1 PYINSTALLER_ZLIB_COMPRESSION_LEVEL=9     pyinstaller --log-level ERROR --distpath /image docker/geoip.spec
 
 FROM scratch
-COPY --link --from=build /image/ /
 WORKDIR /app
+COPY --from=build /image /
 USER 65532:65532
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 EXPOSE 8080
-# The app asks itself: there is no curl in here.
+# The app asks itself: not every image has a shell or curl.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --start-interval=1s CMD ["/app/geoip", "healthcheck"]
 ENTRYPOINT ["/app/geoip"]
-
-ARG VERSION= REVISION= SOURCE=
-LABEL org.opencontainers.image.title="geoip" \
-      org.opencontainers.image.description="A reference geo-IP API, frozen, with nothing but libc" \
-      org.opencontainers.image.licenses="MIT" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.source="${SOURCE}" \
-      org.opencontainers.image.base.name="scratch"

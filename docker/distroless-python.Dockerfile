@@ -1,0 +1,32 @@
+# Distroless with Python: Debian's interpreter and its libraries, no shell and no package manager. The price: the version of
+# Python is the base's, and there is nothing inside to look around with.
+ARG PYTHON=python:3.13-slim-trixie
+ARG RUNTIME=gcr.io/distroless/python3-debian13:nonroot
+
+FROM ${PYTHON} AS build
+WORKDIR /srv
+
+# The dependencies before the code: they change less often, and a change rebuilds only what comes after it.
+RUN --mount=type=bind,source=requirements/app.txt,target=/tmp/app.txt --mount=type=cache,target=/root/.cache/pip \
+    pip install --no-deps --no-compile --require-hashes --target packages -r /tmp/app.txt
+
+COPY LICENSE NOTICE ./
+COPY app app
+
+# Bytecode, since a read-only container cannot keep what it compiles. Found by hash: a release build rewrites the dates.
+RUN chmod -R u=rwX,go=rX app && python -m compileall -q --invalidation-mode unchecked-hash .
+
+FROM ${RUNTIME}
+WORKDIR /srv
+COPY --from=build /srv .
+ENV PYTHONPATH=/srv/packages
+USER 0
+# The same for the standard library: one import as root leaves its bytecode.
+RUN ["python", "-c", "import app.server"]
+
+USER 65532:65532
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+EXPOSE 8080
+# The app asks itself: not every image has a shell or curl.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --start-interval=1s CMD ["python", "-m", "app", "healthcheck"]
+ENTRYPOINT ["python", "-m", "app"]
