@@ -73,7 +73,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         json_schema_serialization_defaults_required=True,
-        json_schema_extra={"description": "The provider and the location of an IP address. null: the source does not say."},
+        json_schema_extra={"description": "Provider and location of an IP address. null: the source does not say."},
     )
 
     ip: Annotated[str, Field(description="The address, IPv4 or IPv6 (RFC 5952).", examples=["8.8.8.8"])]
