@@ -5,11 +5,12 @@ import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 from urllib.request import getproxies, proxy_bypass
 
 import certifi
 import httpcore
+from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
 MAX_BODY = 64 * 1024
 """Bytes of an answer that are read; real answers have less than two thousand."""
@@ -20,6 +21,7 @@ KEEP_ALIVE = 5
 # Without compression, 64 KiB received are 64 KiB of answer.
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "geoip"}
 _SCHEMES = {"http", "https", "all"}
+_PROXY = TypeAdapter(AnyHttpUrl)
 
 
 class ClientError(Exception):
@@ -104,11 +106,12 @@ def _is_usable(connection: _Connection) -> bool:
 
 def _read_proxy(scheme: str, proxy: str) -> tuple[str, tuple[str, str] | None]:
     """Return URL and credentials of a proxy; ValueError, which quotes neither, if it cannot be used."""
-    url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if url.scheme not in {"http", "https"} or not url.hostname:
-        raise ValueError(f"{scheme.upper()}_PROXY: not the http:// or https:// URL of a proxy")
+    try:
+        url = _PROXY.validate_python(proxy if "://" in proxy else f"http://{proxy}")
+    except ValidationError:  # its message would show the password
+        raise ValueError(f"{scheme.upper()}_PROXY: not the http:// or https:// URL of a proxy") from None
     auth = (unquote(url.username), unquote(url.password or "")) if url.username else None
-    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}", auth
+    return f"{url.scheme}://{url.host}:{url.port}", auth
 
 
 async def _read_body(response: httpcore.Response, headers: Mapping[str, str]) -> bytes:

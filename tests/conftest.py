@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +76,18 @@ def end(process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Start the service with these variables; it is stopped after the test."""
+    """Start the service with these variables; it is stopped after the test.
+
+    `through` is the command that starts it, such as `prlimit`; `code` is run in place of `python -m app`.
+    """
     with ExitStack() as stack:
 
-        def start(**settings: object) -> Service:
+        def start(*, through: Sequence[str] = (), code: str = "", **settings: object) -> Service:
             port = free_port()
             log = tmp_path / f"{port}.log"
             with log.open("w") as output:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "app"],
+                    [*through, sys.executable, *(["-c", code] if code else ["-m", "app"])],
                     env=environment(
                         **{"GEOIP_BIND": "127.0.0.1", "GEOIP_SOURCES": "ipwhois", "PYTHONPATH": ROOT, "PORT": port}
                         | settings

@@ -1,0 +1,239 @@
+"""The health check: an orchestrator kills what it calls unhealthy, and runs it every few seconds."""
+
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from app.healthcheck import healthcheck
+from tests.conftest import ROOT, Service, environment, free_port
+
+Serve = Callable[..., Service]
+Answer = Callable[[socket.socket], None]
+
+WELL = b"HTTP/1.1 204 No Content\r\nServer: x\r\n\r\n"
+
+
+def check(tmp_path: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run it as a container's engine does."""
+    return subprocess.run(
+        [sys.executable, "-m", "app", "healthcheck"],
+        env=environment(PYTHONPATH=ROOT, **settings),
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+
+
+@contextmanager
+def listening(answer: Answer, bind: str = "127.0.0.1") -> Iterator[int]:
+    """A server of one connection; its port."""
+    with socket.create_server((bind, 0), family=socket.AF_INET6 if ":" in bind else socket.AF_INET) as listener:
+        listener.settimeout(5)
+
+        def behave() -> None:
+            with suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    answer(connection)
+
+        thread = threading.Thread(target=behave)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(10)
+
+
+def saying(*parts: bytes, pause: float = 0) -> Answer:
+    def answer(connection: socket.socket) -> None:
+        connection.recv(1000)
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(pause)
+
+    return answer
+
+
+def silent(connection: socket.socket) -> None:
+    while connection.recv(1000):
+        pass
+
+
+# Where it asks
+
+
+def test_it_is_0_while_the_service_serves_and_1_when_it_does_not(serve: Serve, tmp_path: Path) -> None:
+    service = serve()
+    assert check(tmp_path, PORT=service.port).returncode == 0
+    service.process.terminate()
+    service.process.wait(5)
+    process = check(tmp_path, PORT=service.port)
+    assert (process.returncode, process.stdout, process.stderr) == (1, "", "")
+
+
+@pytest.mark.parametrize(
+    ("bind", "setting"),
+    [
+        ("127.0.0.1", None),
+        ("127.0.0.1", ""),
+        ("127.0.0.1", "0.0.0.0"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.2", "127.0.0.2"),
+        ("::1", "::1"),
+        ("::1", "::"),
+        ("127.0.0.1", "::"),  # a host without IPv6, or a container without ::1
+    ],
+)
+def test_it_asks_at_every_address_where_the_service_may_listen(
+    bind: str, setting: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GEOIP_BIND", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("GEOIP_BIND", setting)
+    with listening(saying(WELL), bind) as port:
+        monkeypatch.setenv("PORT", str(port))
+        assert healthcheck() == 0
+
+
+def test_the_port_is_8080_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
+        assert timeout <= 0.5
+        asked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("socket.create_connection", connect)
+    monkeypatch.delenv("GEOIP_BIND", raising=False)
+    for value in (None, ""):
+        monkeypatch.delenv("PORT", raising=False) if value is None else monkeypatch.setenv("PORT", value)
+        assert healthcheck() == 1
+    assert asked == [("127.0.0.1", 8080)] * 2
+
+
+@pytest.mark.parametrize("setting", [{"PORT": "tcp://10.0.0.1:80"}, {"PORT": "99999999"}, {"GEOIP_BIND": "no address"}])
+def test_a_setting_that_the_service_would_refuse_is_1(setting: dict[str, str], tmp_path: Path) -> None:
+    process = check(tmp_path, **({"PORT": free_port()} | setting))
+    assert (process.returncode, process.stdout, process.stderr) == (1, "", "")
+
+
+def test_it_reads_where_the_service_listens_and_nothing_else(serve: Serve, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("sesame")
+    service = serve(GEOIP_SOURCES="ipify", GEOIP_IPIFY_KEY_FILE=key)
+    key.unlink()
+    (tmp_path / ".env").write_bytes(b"GEOIP_TIMEOUT=\xff\nPORT=1\n")
+    settings = {
+        "GEOIP_SOURCES": "nobody",
+        "GEOIP_IPIFY_KEY_FILE": key,
+        "GEOIP_IPINFO_KEY": "se same",
+        "GEOIP_TIMEOUT": "soon",
+        "GEOIP_TRUSTED_PROXIES": "10.0.0.1/8",
+        "GEOIP_CACHE_URL": "http://nowhere",
+        "SSL_CERT_FILE": "/nowhere.pem",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "HTTPS_PROXY": "socks5://127.0.0.1:9",
+    }
+    process = check(tmp_path, PORT=service.port, **settings)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+
+
+# What it is told
+
+
+@pytest.mark.parametrize(
+    "parts", [[WELL], [WELL[:3], WELL[3:15], WELL[15:]], [b"HTTP/1.1 204 \r\n"], [bytes([byte]) for byte in WELL]]
+)
+def test_any_204_is_well(parts: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(saying(*parts)) as port:
+        monkeypatch.setenv("PORT", str(port))
+        assert healthcheck() == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        saying(),
+        saying(b"HTTP/1.1 500 Oh\r\n\r\n"),
+        saying(b"HTTP/1.1 200 OK\r\n\r\n"),
+        saying(b"junk"),
+        saying(b"junk\r\n"),
+        saying(b"HTTP/1.1 204 No Con"),
+        saying(*[b"H"] * 12, pause=0.1),
+        silent,
+    ],
+    ids=["nothing", "500", "200", "junk", "a line of junk", "half a line", "bit by bit", "silence"],
+)
+def test_anything_else_is_1_within_a_second(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(answer) as port:
+        monkeypatch.setenv("PORT", str(port))
+        started = time.monotonic()
+        assert healthcheck() == 1
+        assert time.monotonic() - started < 1
+
+
+def test_two_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(silent, "::1") as port:
+        monkeypatch.setenv("PORT", str(port))
+        monkeypatch.setenv("GEOIP_BIND", "::")
+        started = time.monotonic()
+        assert healthcheck() == 1
+        assert time.monotonic() - started < 1
+
+
+# What it costs
+
+
+def modules(*arguments: str, **settings: object) -> set[str]:
+    """The modules that a run of Python imports, by its own account."""
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        env=environment(PYTHONPATH=ROOT, **settings),
+        text=True,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    return {line.rpartition("|")[2].strip() for line in process.stderr.splitlines() if line.startswith("import time:")}
+
+
+def test_it_imports_next_to_nothing() -> None:
+    imported = modules("-m", "app", "healthcheck", PORT=free_port()) - modules("-c", "pass")
+    assert {"argparse", "socket"} <= imported
+    assert {name for name in imported if name.startswith("app.")} == {"app.healthcheck"}
+    assert {name.partition(".")[0] for name in imported} - sys.stdlib_module_names == {"app"}
+    assert not {"ssl", "_ssl", "asyncio", "http", "email", "json", "ipaddress", "dataclasses", "typing"} & imported
+    assert len(imported) < 80
+
+
+def cpu_time(*arguments: str, port: int, runs: int = 3) -> float:
+    """Seconds of CPU time of a run of Python: the least of some, since other programs can only add to it."""
+    found = []
+    for _ in range(runs):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [sys.executable, *arguments],
+            env=environment(PYTHONPATH=ROOT, PORT=port, COVERAGE_PROCESS_START="", COVERAGE_PROCESS_CONFIG=""),
+            check=True,
+            timeout=20,
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(found)
+
+
+def test_it_costs_little_beside_the_start_of_python(serve: Serve) -> None:
+    """60 ms where Python starts in 40 and imports the service in 500: a ratio, since machines differ."""
+    port = serve().port
+    start = cpu_time("-c", "pass", port=port)
+    whole = cpu_time("-c", "import app.server", port=port, runs=2)
+    own = cpu_time("-m", "app", "healthcheck", port=port) - start
+    assert own < 0.15 * (whole - start), f"{own * 1000:.0f} ms of {(whole - start) * 1000:.0f} ms"
