@@ -49,6 +49,7 @@ def measure(options: argparse.Namespace) -> tuple[Comparison, bool]:
     bases = dict.fromkeys(base for row in rows for base in building.bases(row.name) if building.is_stand_in(base))
     result = Comparison(datetime.now(UTC).isoformat(timespec="seconds"), machine, list(bases), rows)
     skipped = dict.fromkeys(options.skip, "it was left out")
+    _progress("looking for a scanner")
     scan, reason = scanning.find(options.scanner)
     if scan is None:
         skipped.setdefault("vulnerabilities", reason)
@@ -60,8 +61,8 @@ def measure(options: argparse.Namespace) -> tuple[Comparison, bool]:
             try:
                 docker("save", "--output", path, image)
                 subjects.append((row, Subject(row.name, image, path, shlex.split(options.build), scan, known)))
-            except ToolError:
-                complete = _complain(row, {f"{image} is not built: make image-{row.name}": list(report.UNITS)})
+            except ToolError as error:
+                complete = _complain(row, {f"{error} (is it built? make image-{row.name})": list(report.UNITS)})
         # The images take turns, so that what else the machine does meets them all.
         for turn in range(0 if {"first answer", "memory"} <= skipped.keys() else options.starts):
             for row, subject in subjects:
@@ -102,11 +103,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repository", default="geoip", help="what stands before the colon (default: %(default)s)")
     parser.add_argument("--starts", type=int, default=5, help="how often each is started (default: %(default)s)")
     parser.add_argument("--build", default=f"{ENGINE} build", help="the command that builds (default: %(default)s)")
-    parser.add_argument(
-        "--skip", action="append", default=[], choices=list(report.UNITS), help="a measure to leave out"
-    )
+    parser.add_argument("--skip", action="append", default=[], choices=list(report.UNITS), help="leave this out")
     parser.add_argument("--scanner", choices=list(scanning.SCANNERS), help="default: the first that is there")
-    parser.add_argument("--docs", type=Path, metavar="FOLDER", help="write comparison.json, .md and .svg as well")
+    parser.add_argument("--docs", type=Path, metavar="FOLDER", help="write comparison.json and .svg as well")
     options = parser.parse_args()
     images = sorted(path.stem for path in building.ROOT.glob("docker/*.Dockerfile"))
     for name in options.names:

@@ -21,7 +21,7 @@ def svg(comparison: Comparison) -> str:
     """The chart; an image that was not measured keeps its place, empty."""
     rows = comparison.images
     largest = max((row.figures.get("unpacked", 0) for row in rows), default=0) or 1
-    said = "; ".join(f"{row.name} {cell(row, 'unpacked')}, {cell(row, 'executables')} executables" for row in rows)
+    said = "; ".join(f"{row.name}: {_label(row)}" for row in rows)
     bars = "".join(_bars(row, TOP + STEP * place, BAR / largest) for place, row in enumerate(rows))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {WIDTH} {TOP + STEP * len(rows)}">\n'
@@ -34,9 +34,10 @@ def _bars(row: Row, top: int, scale: float) -> str:
     for kind, height in (("unpacked", 22), ("compressed", 10)):
         width, y = row.figures.get(kind, 0) * scale, top + (22 - height) // 2
         lines.append(f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{width:.1f}" height="{height}"/>')
-    if "unpacked" in row.figures:
-        count = row.figures.get("executables")
-        programs = "" if count is None else f", {count:,} executable{'s' * (count != 1)}"
-        x = LEFT + row.figures["unpacked"] * scale + 10
-        lines.append(f'<text x="{x:.1f}" y="{top + 16}">{cell(row, "unpacked")}{programs}</text>')
-    return "\n".join(lines) + "\n"
+    x = LEFT + row.figures.get("unpacked", 0) * scale + 10
+    return "\n".join([*lines, f'<text x="{x:.1f}" y="{top + 16}">{_label(row)}</text>', ""])
+
+
+def _label(row: Row) -> str:
+    one = row.figures.get("executables") == 1
+    return f"{cell(row, 'unpacked')}, {cell(row, 'executables')} executable{'' if one else 's'}" if row.figures else "-"
