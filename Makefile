@@ -113,13 +113,11 @@ test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 
 # Comparison
 COMPARE = $(BIN)/python docker/compare --build '$(BUILD)'
-compare: .venv/images.lock ## measure all images that are built, and print the tables (some minutes: it builds each anew)
-	@$(COMPARE) $(IMAGES)
-compare-docs: .venv/images.lock ## the same, and write docs/comparison.md, .svg and .json
+compare: .venv/images.lock ## measure all images that are built, and print the tables (some minutes; SKIP='second pull' builds none)
+	@$(COMPARE) $(if $(SKIP),--skip '$(SKIP)') $(IMAGES)
+compare-docs: .venv/images.lock ## the same, and write the figures into the documents
 	@$(COMPARE) --docs docs $(IMAGES)
 	@$(MAKE) --no-print-directory figures
-scan-%: .venv/images.lock ## list the vulnerabilities of one, by the scanner that is there
-	@$(BIN)/python docker/compare --scan $*
 .PHONY: compare compare-docs
 
 # Deployment
@@ -129,8 +127,8 @@ test-deploy: .venv/deploy.lock .venv/app.lock ## test deploy/ with the image tha
 .PHONY: test-deploy
 
 # Documentation
-DOCUMENTS = README.md docs/workshop.md
-figures: .venv/images.lock ## write the figures of docs/comparison.json into the documents
+DOCUMENTS = README.md docs/comparison.md docs/ladder.md docs/workshop.md
+figures: .venv/images.lock ## write the figures of docs/comparison.json, and how the Dockerfiles differ, into the documents
 	@$(BIN)/python docker/compare/figures.py docs/comparison.json $(DOCUMENTS)
 screenshots: .venv/images.lock ## take the pictures of the page that `make run` or `make run-NAME` serves
 	tests/images/setup-browser
