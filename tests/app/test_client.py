@@ -169,7 +169,15 @@ def test_a_proxy_for_another_protocol_does_not_matter(upstream: Upstreams, monke
 
 
 @pytest.mark.parametrize(
-    "url", ["socks5://me:sesame@127.0.0.1:9", "nonsense://sesame", "http://", "http://sesame:x", "http://[sesame"]
+    "url",
+    [
+        "socks5://me:sesame@127.0.0.1:9",
+        "nonsense://sesame",
+        "http://",
+        "http://sesame:x",
+        "http://[sesame",
+        "http://a:99999",
+    ],
 )
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"])
 def test_a_proxy_that_cannot_be_used_is_refused_by_its_name(
