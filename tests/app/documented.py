@@ -1,4 +1,4 @@
-"""What the providers' documentation shows, and what the service makes of it. A source without an entry fails by name."""
+"""What the providers' documentation shows, and what the service makes of it."""
 
 from dataclasses import dataclass
 from typing import Any

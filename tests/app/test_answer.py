@@ -174,7 +174,7 @@ def test_a_place_on_the_equator_or_the_meridian_is_one_whatever_the_code() -> No
         (True, None),
         ("ASUS", None),
         ("AS15169x", None),
-        ("٥", None),
+        ("\u0665", None),  # a five, in Arabic
         ([15169], None),
         ({"asn": 15169}, None),
     ],
@@ -204,7 +204,7 @@ def test_what_is_not_an_iana_name_is_no_time_zone(name: object) -> None:
 
 
 @pytest.mark.parametrize("field", ["isp", "city", "region", "country", "postal_code"])
-@pytest.mark.parametrize("letter", ["x", "ü", "𝔵", "界"])
+@pytest.mark.parametrize("letter", ["x", "ü", "\U0001d535", "界"])
 def test_a_long_name_is_cut_at_a_character(field: str, letter: str) -> None:
     for length in (MAX_TEXT, MAX_TEXT + 1, 5000):
         answer = read_answer("test", EIGHT, PLACE | {field: f" {letter * length}"})

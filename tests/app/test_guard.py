@@ -25,7 +25,7 @@ from app.sources.mmdb import Mmdb, MmdbSettings
 from app.sources.source import DEFAULT_PAUSE, HttpSettings, HttpSource, Source
 from tests.app.documented import EXAMPLES
 from tests.app.test_mmdb import write
-from tests.upstream import Request, Upstream, answering, http_answer, reset, sending
+from tests.upstream import Request, Upstream, http_answer, reset
 
 pytestmark = pytest.mark.anyio
 
@@ -163,6 +163,7 @@ def test_a_local_file_is_never_paused(tmp_path: Path, order: list[IPv4Address]) 
         str(address): {"longitude": 182.5, "latitude": 1, "isp": "Damaged"} for address in BAD[:4]
     }
     records |= {str(address): {"isp": 5} for address in BAD[4:7]}
+    records |= {f"1.0.0.{number}": {"isp": f"AS{number}"} for number in range(100)}  # what the start looks at
     records |= {str(BAD[7]): {"isp": "Example"}}
     path = write(tmp_path / "a.mmdb", records | {str(address): {"isp": "Good"} for address in GOOD})
     path.write_bytes(path.read_bytes().replace(b"\x47Example", b"\x47Exampl\xff"))  # not UTF-8
@@ -195,7 +196,6 @@ class Scripted(Source):
         return Answer(ip=str(address or EIGHT), isp="Example Net", source=self.name)
 
 
-SILENT = asyncio.Event
 BAD_ANSWER = Problem("upstream-failed", "bad answer", reason="why")
 SERVER = Problem("upstream-failed", "server error", fault="server")
 CONNECTION = Problem("upstream-failed", "no connection", fault="connection")
@@ -310,8 +310,8 @@ async def test_what_was_under_way_does_not_shorten_a_pause(clock: Clock) -> None
     source = Scripted(fail_afterwards, fail_afterwards, fail_afterwards, QUOTA)
     guard = Guard(source, clock)
     under_way = [asyncio.create_task(problem(guard)) for _ in range(3)]
-    while len(source.asked) < 3:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    assert len(source.asked) == 3
     await problem(guard)
     refused.set()
     await asyncio.gather(*under_way)
@@ -378,8 +378,8 @@ async def test_to_wait_for_room_is_not_a_failure_of_the_source(clock: Clock, cap
     source = Scripted(done.wait)
     guard = Guard(source, clock)
     under_way = [asyncio.create_task(guard.ask(EIGHT, 30)) for _ in range(MAX_UNDER_WAY)]
-    while len(source.asked) < MAX_UNDER_WAY:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    assert len(source.asked) == MAX_UNDER_WAY
     for number in range(5):
         late = await problem(guard, IPv4Address(1000 + number), 0.02)
         assert (late.code, late.detail) == ("upstream-timeout", "scripted has too many requests under way")
