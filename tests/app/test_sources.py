@@ -24,7 +24,7 @@ from app.sources.source import DEFAULT_PAUSE, MAX_PAUSE, HttpSettings, HttpSourc
 from tests.app.conftest import serving
 from tests.app.documented import ERRORS, EXAMPLES, KEY, NULLS, Example
 from tests.conftest import Service
-from tests.upstream import Upstream, answering, ipwhois_answer, reset, sending
+from tests.upstream import Behaviour, Upstream, answering, ipwhois_answer, reset, sending
 
 WEB: dict[str, type[HttpSource]] = {source.name: source for source in SOURCES if issubclass(source, HttpSource)}
 EIGHT = ip_address("8.8.8.8")
@@ -256,13 +256,36 @@ def test_a_good_answer_under_a_status_of_an_error_is_not_believed(name: str, pro
 
 
 @pytest.mark.parametrize("name", WEB)
-def test_a_broken_connection_speaks_of_the_way_to_the_source(name: str, provider: Upstream) -> None:
-    provider.behaviour = reset
+@pytest.mark.parametrize(
+    ("behaviour", "fault", "detail"),
+    [
+        (reset, "server", "cannot be reached"),
+        (sending(b"220 ready\r\n\r\n"), "server", "cannot be reached"),
+        (sending(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), "server", "cannot be reached"),
+        (answering(b" " * 70_000), "answer", "sent an answer that is not valid"),
+        (answering({}, headers={"Content-Encoding": "br"}), "answer", "sent an answer that is not valid"),
+    ],
+)
+def test_an_answer_that_breaks_off_or_is_not_taken_is_a_failure(
+    name: str, behaviour: Behaviour, fault: str, detail: str, provider: Upstream
+) -> None:
+    provider.behaviour = behaviour
     problem = failed(ask(name, provider))
-    assert (problem.code, problem.fault) == ("upstream-failed", "connection")
-    assert problem.detail == f"{name} cannot be reached"
+    assert (problem.code, problem.fault, problem.detail) == ("upstream-failed", fault, f"{name} {detail}")
     assert problem.reason
     assert "://" not in problem.reason
+
+
+@pytest.mark.parametrize("name", WEB)
+def test_a_server_that_nobody_answers_at_is_a_failure_of_the_source(name: str) -> None:
+    with Upstream(reset) as gone:
+        pass
+    problem = failed(ask(name, gone))
+    assert (problem.code, problem.fault, problem.detail) == (
+        "upstream-failed",
+        "connection",
+        f"{name} cannot be reached",
+    )
 
 
 @pytest.mark.parametrize("ip", ["10.0.0.1", "127.0.0.1", "fe80::1", None])
