@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from pydantic import BaseModel
 
@@ -32,7 +32,7 @@ class Scripted(Source):
     """A source with one outcome after the other, and the last one for ever. Its ISP is the number of the request."""
 
     name = "scripted"
-    settings_model = BaseModel
+    settings_model: ClassVar[type[BaseModel]] = BaseModel
 
     def __init__(self, *outcomes: Outcome) -> None:
         self.outcomes = list(outcomes)

@@ -7,6 +7,7 @@ import pytest
 from app.settings import Settings, load_settings
 from app.sources import SOURCES
 from app.sources.source import HttpSettings, HttpSource, Source
+from tests.app.scripted import Scripted
 from tests.conftest import ROOT
 
 WEB = [source.name for source in SOURCES if issubclass(source, HttpSource)]
@@ -232,8 +233,15 @@ def test_a_key_file_may_have_what_editors_add(contents: bytes, monkeypatch: pyte
     assert load_settings().of_source("ipapi").secret in {"sesame", "sesame=="}
 
 
+@pytest.mark.parametrize("field", ["key", "key_file"])
+@pytest.mark.parametrize("value", [5, ["sesame"], True])
+def test_a_key_that_is_not_text_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"^GEOIP_IPAPI_{field.upper()}: "):
+        load_settings(ipapi={field: value})
+
+
 def test_the_settings_of_a_source_from_outside_are_read_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Outside(Source):
+    class Outside(Scripted):
         name = "example"
         settings_model = HttpSettings
 

@@ -20,7 +20,7 @@ from app.answer import Answer
 from app.client import Client
 from app.problems import Code, Problem
 from app.sources import SOURCES
-from app.sources.source import DEFAULT_PAUSE, MAX_PAUSE, HttpSettings, HttpSource, read_retry_after
+from app.sources.source import DEFAULT_PAUSE, MAX_PAUSE, HttpSettings, HttpSource, Source, read_retry_after
 from tests.app.conftest import serving
 from tests.app.documented import ERRORS, EXAMPLES, KEY, NULLS, Example
 from tests.conftest import Service
@@ -71,7 +71,7 @@ def failed(found: Answer | Problem) -> Problem:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
-def test_every_source_has_its_documented_answers(source: type) -> None:
+def test_every_source_has_its_documented_answers(source: type[Source]) -> None:
     assert EXAMPLES.get(source.name), f"tests/app/documented.py has no documented answer of {source.name}"
 
 
@@ -459,12 +459,16 @@ class Outside(HttpSource):
         return {"ip": body.get("address"), "isp": body.get("provider"), "latitude": 1.5, "longitude": -2}
 
 
-OUTSIDE = (*SOURCES, Outside)
+OUTSIDE: tuple[type[Source], ...] = (*SOURCES, Outside)
 
 
 def test_a_source_from_outside_is_asked_with_its_own_settings(upstream: Upstreams) -> None:
     provider = upstream(answering({"address": "8.8.8.8", "provider": "Example Net"}))
-    variables = {"GEOIP_SOURCES": "example", "GEOIP_EXAMPLE_URL": provider.url, "GEOIP_EXAMPLE_KEY": KEY}
+    variables: dict[str, Any] = {
+        "GEOIP_SOURCES": "example",
+        "GEOIP_EXAMPLE_URL": provider.url,
+        "GEOIP_EXAMPLE_KEY": KEY,
+    }
     with serving(OUTSIDE, **variables) as service:
         answer = service.get("/?ip=8.8.8.8").json()
         own = service.get("/")
@@ -485,7 +489,7 @@ def test_a_source_from_outside_is_asked_with_its_own_settings(upstream: Upstream
 def test_a_source_from_outside_may_have_its_key_in_a_file(upstream: Upstreams, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{KEY}\n")
     provider = upstream(answering({"problem": "unknown token"}))
-    variables = {"GEOIP_EXAMPLE_URL": provider.url, "GEOIP_EXAMPLE_KEY_FILE": tmp_path / "key"}
+    variables: dict[str, Any] = {"GEOIP_EXAMPLE_URL": provider.url, "GEOIP_EXAMPLE_KEY_FILE": tmp_path / "key"}
     with serving(OUTSIDE, GEOIP_SOURCES="example", **variables) as service:
         problem = service.get("/?ip=8.8.8.8").json()
     assert provider.requests[0].headers["x-key"] == KEY
@@ -495,7 +499,7 @@ def test_a_source_from_outside_may_have_its_key_in_a_file(upstream: Upstreams, t
 
 def test_a_source_from_outside_is_asked_beside_the_others(upstream: Upstreams) -> None:
     provider = upstream(answering(b"", 500))
-    variables = {"GEOIP_EXAMPLE_URL": provider.url, "GEOIP_EXAMPLE_KEY": KEY}
+    variables: dict[str, Any] = {"GEOIP_EXAMPLE_URL": provider.url, "GEOIP_EXAMPLE_KEY": KEY}
     with serving(OUTSIDE, GEOIP_SOURCES="example,mmdb", **variables) as service:
         assert service.get("/?ip=8.8.8.8").json()["source"] == "mmdb"
 
