@@ -123,9 +123,11 @@ class _File:
                 self._reader, self._version, self.fields = _read(self._path)
                 self._warning = None
                 logger.info("%s was replaced and read anew", self._path)
-        except (OSError, ValueError) as error:
-            reason = f"{self._path}: {error.strerror}" if isinstance(error, OSError) else error
-            self.warn(f"{reason}; the old contents stay in use")
+        except OSError as error:
+            self._version = (0, 0, 0)  # it is tried again
+            self.warn(f"{self._path}: {error.strerror}; the old contents stay in use")
+        except ValueError as error:
+            self.warn(f"{error}; the old contents stay in use")
         self._checked = time.monotonic()
 
 
