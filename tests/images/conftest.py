@@ -52,13 +52,10 @@ def config(tag: str) -> dict[str, Any]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test every image, or every one that is frozen or is not."""
-    kinds: dict[str, Callable[[str], bool]] = {
-        "image": lambda name: True,
-        "frozen_image": lambda name: bool(IMAGES[name]["frozen"]),
-        "python_image": lambda name: not IMAGES[name]["frozen"],
-    }
+    kinds = {"image": (False, True), "frozen_image": (True,), "python_image": (False,)}
     for fixture in kinds.keys() & set(metafunc.fixturenames):
-        metafunc.parametrize(fixture, [name for name in built() if kinds[fixture](name)], scope="session")
+        names = [name for name in built() if IMAGES[name]["frozen"] in kinds[fixture]]
+        metafunc.parametrize(fixture, names, scope="session")
 
 
 @dataclass
@@ -98,7 +95,7 @@ class Container:
 
 @pytest.fixture
 def container() -> Iterator[Callable[..., Container]]:
-    """Start `geoip:IMAGE` with these options and settings; it is removed after the test, also after an interrupted one."""
+    """Start `geoip:IMAGE` with these options and settings; it is removed after the test."""
     with ExitStack() as stack:
 
         def start(image: str, *options: str, limit: float = 20, **settings: object) -> Container:

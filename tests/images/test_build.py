@@ -101,9 +101,9 @@ def test_a_checkout_says_where_an_image_came_from(checkout: Path) -> None:
         ["git", "remote", "add", "origin", "git@example.org:someone/geoip.git"],
     ):
         subprocess.run(command, cwd=checkout, check=True)
-    command = printed("image-slim", cwd=checkout)
-    assert re.search(r"image[.]revision=[0-9a-f]{40} ", command)
-    assert "image.source=https://example.org/someone/geoip " in command
+    described = printed("image-slim", cwd=checkout)
+    assert re.search(r"image[.]revision=[0-9a-f]{40} ", described)
+    assert "image.source=https://example.org/someone/geoip " in described
 
 
 def test_an_archive_without_git_has_no_labels_of_another_repository(checkout: Path) -> None:

@@ -270,12 +270,11 @@ class SharedCache:
         match words:
             case [b"SET", key, value, *_]:
                 self.entries[key] = value
-            case [b"MGET", *keys]:
-                values = [self.entries.get(key) for key in keys]
-                found = [b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value) for value in values]
-                return b"*%d\r\n%b" % (len(keys), b"".join(found))
-            case [b"EXISTS", *_]:
-                return b":0\r\n"
+            case [b"GET", key]:
+                value = self.entries.get(key)
+                return b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
+            case [b"PTTL", key]:
+                return b":86410000\r\n" if key in self.entries else b":-2\r\n"
         return b"+OK\r\n"
 
 
@@ -293,10 +292,9 @@ def test_replicas_share_a_cache(
         asked = upstream()
         settings = {"GEOIP_CACHE_URL": shared.url, "GEOIP_IPWHOIS_URL": asked.url, "SSL_CERT_FILE": "/authority.pem"}
         first, second = (container(image, f"--volume={bundle}:/authority.pem:ro", **settings) for _ in range(2))
-        # The cache has 50 ms to answer and is then left alone for a second, which a busy machine can make of it.
-        for number in range(1, 100):
+        # On a busy machine the cache may not answer within the 50 ms that it has: then another address shows the same.
+        for number in range(1, 20):
             answer = first.get(f"/?ip=8.8.8.{number}")
-            time.sleep(0.2)
             before = len(asked.requests)
             if second.get(f"/?ip=8.8.8.{number}").content == answer.content and len(asked.requests) == before:
                 break
