@@ -344,8 +344,9 @@ def test_a_file_is_looked_at_once_a_second(tmp_path: Path, monkeypatch: pytest.M
         (lambda path: path.write_bytes(SAMPLE.read_bytes()[:-1000]), "truncated"),
         (lambda path: path.write_bytes(b""), "truncated"),
         (lambda path: path.unlink(), "No such file"),
+        (lambda path: write(path, {"8.8.8.0/24": {"domain": "dns.google"}}), "no field of an answer"),
     ],
-    ids=["truncated", "empty", "deleted"],
+    ids=["truncated", "empty", "deleted", "another kind"],
 )
 @pytest.mark.parametrize("in_one_step", [True, False])
 def test_a_broken_replacement_is_logged_once_and_the_old_contents_stay(

@@ -30,7 +30,8 @@ def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "a checkout"
     copytree(ROOT / "requirements", folder / "requirements")
     (folder / "scripts").mkdir()
-    for name in ("Makefile", "scripts/venv"):
+    (folder / "docker").mkdir()
+    for name in ("Makefile", "docker/images.toml", "scripts/venv"):
         copy(ROOT / name, folder / name)
     return folder
 
