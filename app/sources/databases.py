@@ -122,9 +122,10 @@ class _File:
                 self._version = version  # even if it is damaged: it is not read again until it is replaced
                 reader, self._version, fields = _read(self._path)
                 if self.fields and not fields:
-                    raise ValueError(f"{self._path}: it has no field of an answer any more")
-                self._reader, self.fields, self._warning = reader, fields, None
-                logger.info("%s was replaced and read anew", self._path)
+                    self.warn(f"{self._path}: it has no field of an answer any more; the old contents stay in use")
+                else:
+                    self._reader, self.fields, self._warning = reader, fields, None
+                    logger.info("%s was replaced and read anew", self._path)
         except OSError as error:
             self._version = (0, 0, 0)  # it is tried again
             self.warn(f"{self._path}: {error.strerror}; the old contents stay in use")
