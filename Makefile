@@ -31,7 +31,7 @@ test: .venv/app.lock .venv/test.lock ## run the tests (SLOW=1: the long ones too
 	@$(BIN)/python -m pytest --dist worksteal -p no:schemathesis \
 	  $(if $(SLOW),--numprocesses auto --cov --cov-report=term-missing:skip-covered,--numprocesses 4 -m 'not slow')
 
-SCRIPTS = .ci/run scripts/venv tests/deploy/setup tests/docs/newcomer tests/images/setup-browser
+SCRIPTS = .ci/run scripts/reproduce scripts/run-container scripts/stop-container scripts/venv tests/images/podman-steps tests/deploy/setup tests/docs/newcomer tests/images/setup-browser
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check

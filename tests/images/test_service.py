@@ -271,8 +271,8 @@ class SharedCache:
             case [b"SET", key, value, *_]:
                 self.entries[key] = value
             case [b"GET", key]:
-                value = self.entries.get(key)
-                return b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
+                stored = self.entries.get(key)
+                return b"$-1\r\n" if stored is None else b"$%d\r\n%b\r\n" % (len(stored), stored)
             case [b"PTTL", key]:
                 return b":86410000\r\n" if key in self.entries else b":-2\r\n"
         return b"+OK\r\n"
