@@ -122,6 +122,22 @@ scan-%: .venv/images.lock ## list the vulnerabilities of one, by the scanner tha
 	@$(BIN)/python docker/compare --scan $*
 .PHONY: compare compare-docs
 
+# Release
+VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
+TIMEOUT ?= 600
+PLATFORMS ?= linux/amd64,linux/arm64
+# IMAGES="scratch distroless" names some of them.
+UNKNOWN = $(filter-out $(basename $(notdir $(wildcard docker/*.Dockerfile))),$(IMAGES))
+PUBLISH = $(BIN)/python -m scripts.publish $* --registry '$(REGISTRY)' --version '$(VERSION)' --platforms $(PLATFORMS) \
+	--timeout $(TIMEOUT) $(addprefix --digests ,$(DIGESTS)) $(if $(JOIN),--join) -- $(BUILD) $(BASE) --file docker/$*.Dockerfile .
+publish: $(addprefix publish-,$(if $(NUMBER),$(filter-out $(FIXED),$(IMAGES)),$(IMAGES))) ## push all images, signed: REGISTRY=host/path (VERSION, IMAGES, PYTHON, COSIGN_KEY)
+publish-%: .venv/images.lock
+	@$(if $(UNKNOWN),echo 'publish: there is no image $(UNKNOWN)' >&2; exit 2)
+	@$(PUBLISH)
+verify: .venv/images.lock ## check a published image: IMAGE=host/path:scratch (COSIGN_PUBLIC_KEY, or SOURCE)
+	@$(BIN)/python -m scripts.verify '$(IMAGE)' --source '$(or $(SOURCE),$(call GIT,remote get-url origin,| sed -nE "$(WEB)"))' --timeout $(TIMEOUT)
+.PHONY: publish verify
+
 # Deployment
 test-deploy: .venv/deploy.lock .venv/app.lock ## test deploy/ with the image that is built (as root: it makes a network)
 	tests/deploy/setup
