@@ -13,11 +13,13 @@ help: ## print this list
 # A complete lock needs no resolver: pip before 24 looks for the newest release of coverage[toml], whatever the lock says.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 # An environment that has lost its Python is made anew, and so is one where PYTHON names another.
-ifneq ($(PYTHON)$(shell [ -x $(BIN)/python ] || echo missing),)
+# 3.15 alone means an image's base (below).
+VENV_PYTHON = $(filter-out 3.%,$(PYTHON))
+ifneq ($(VENV_PYTHON)$(shell [ -x $(BIN)/python ] || echo missing),)
 .venv/pip: FORCE
 endif
 .venv/pip:
-	@scripts/venv '$(PYTHON)' python3 $(PYTHONS)
+	@scripts/venv '$(VENV_PYTHON)' python3 $(PYTHONS)
 # A stamp a lock file: what is installed already is not installed again.
 .venv/%.lock: requirements/%.txt .venv/pip
 	@echo 'Installing $<'
