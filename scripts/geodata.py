@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import httpx
+from app.mmdb import Databases
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -34,7 +35,6 @@ from rich.progress import (
 )
 
 from app import __version__
-from app.mmdb import Databases
 
 URL = "https://download.db-ip.com/free"
 TIMEOUT = 30.0  # seconds for a connection, and for the next bytes

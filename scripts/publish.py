@@ -113,9 +113,7 @@ def _compare(before: tuple[str, dict[str, Any]] | None, layouts: dict[Image, Pat
         raise RefusedError(f"{tag} is published with other content, {digest}: raise the version")
 
 
-def _attest(
-    repository: Repository, signer: Signer, image: Image, provenance: dict[str, Any], folder: Path
-) -> None:
+def _attest(repository: Repository, signer: Signer, image: Image, provenance: dict[str, Any], folder: Path) -> None:
     """Attach what is missing."""
     reference = repository.at(image.digest)
     for kind in ("slsaprovenance1", "spdxjson"):

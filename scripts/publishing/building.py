@@ -17,7 +17,9 @@ def supported() -> list[str]:
         text = run("docker", "buildx", "inspect", "--bootstrap", what="docker buildx", limit=120)
     except FailedError as error:
         raise RefusedError(str(error)) from None
-    return [name for line in re.findall(r"^Platforms: +(.+)$", text, re.M) for name in line.replace("*", "").split(", ")]
+    return [
+        name for line in re.findall(r"^Platforms: +(.+)$", text, re.M) for name in line.replace("*", "").split(", ")
+    ]
 
 
 def build(command: list[str], platform: str, folder: Path) -> tuple[Image, dict[str, Any]]:
@@ -49,4 +51,6 @@ def packages(reference: str, platform: str, file: Path, limit: float) -> None:
     environment = os.environ | {"SYFT_CHECK_FOR_APP_UPDATE": "false"}
     options = ("--quiet", "--platform", platform, "--output", f"spdx-json={file}")
     syft = str(Path(sys.executable).parent / "syft")
-    run(syft, "scan", f"registry:{reference}", *options, what="reading the layers", limit=limit, environment=environment)
+    run(
+        syft, "scan", f"registry:{reference}", *options, what="reading the layers", limit=limit, environment=environment
+    )

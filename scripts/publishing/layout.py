@@ -30,9 +30,14 @@ def blob(layout: Path, digest: str) -> Path:
     return layout / "blobs" / digest.replace(":", "/")
 
 
-def _read(layout: Path, digest: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(blob(layout, digest).read_bytes())
+def load(file: Path) -> dict[str, Any]:
+    """A file with one JSON object."""
+    content: dict[str, Any] = json.loads(file.read_text())
     return content
+
+
+def _read(layout: Path, digest: str) -> dict[str, Any]:
+    return load(blob(layout, digest))
 
 
 def read(layout: Path, platform: str) -> tuple[Image, dict[str, Any] | None]:
