@@ -6,6 +6,7 @@ then set the tags. An interruption leaves the tags as they were, and the same co
 
 import argparse
 import json
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from scripts.publishing.building import build, packages, supported
 from scripts.publishing.commands import FailedError, RefusedError, commit, finish
 from scripts.publishing.layout import Image
 from scripts.publishing.registry import Repository, platforms
-from scripts.publishing.signing import Signer, publisher
+from scripts.publishing.signing import PROVENANCE, SBOM, Signer, publisher
 
 
 def main() -> None:
@@ -39,6 +40,8 @@ def main() -> None:
 def publish(options: argparse.Namespace, folder: Path) -> None:
     if not options.registry:
         raise RefusedError("where to: REGISTRY=host/path")
+    if not re.fullmatch(r"\d[\w.-]{0,99}", options.version):
+        raise RefusedError(f"{options.version!r} is not a version: VERSION=1.2.3")
     repository = Repository(options.registry, options.timeout)
     commit()
     signer = publisher(folder, options.timeout)
@@ -116,12 +119,12 @@ def _compare(before: tuple[str, dict[str, Any]] | None, layouts: dict[Image, Pat
 def _attest(repository: Repository, signer: Signer, image: Image, provenance: dict[str, Any], folder: Path) -> None:
     """Attach what is missing."""
     reference = repository.at(image.digest)
-    for kind in ("slsaprovenance1", "spdxjson"):
+    for kind in (PROVENANCE, SBOM):
         with suppress(FailedError):
             signer.attested(reference, kind)
             continue
         file = folder / f"{kind}.json"
-        if kind == "spdxjson":
+        if kind == SBOM:
             packages(reference, image.platform, file, signer.limit)
         else:
             file.write_text(json.dumps(provenance))

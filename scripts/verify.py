@@ -1,7 +1,13 @@
-"""Verify a published image: `make verify IMAGE=host/path:scratch`. One line for each check: what was checked, what it proves."""
+"""Verify a published image: `make verify IMAGE=host/path:scratch`.
+
+Each check prints one line: what was checked, and what that proves. The first that fails ends it.
+"""
 
 import argparse
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,11 +17,11 @@ from scripts.publishing.building import build, packages, supported
 from scripts.publishing.commands import FailedError, RefusedError, commit, finish
 from scripts.publishing.layout import Image
 from scripts.publishing.registry import Repository, platforms
-from scripts.publishing.signing import Signer, verifier
+from scripts.publishing.signing import PROVENANCE, SBOM, Signer, verifier
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="verify", description=__doc__)
+    parser = argparse.ArgumentParser(prog="verify", description=__doc__.partition("\n")[0])
     parser.add_argument("image", help="host/path:tag or host/path@digest")
     parser.add_argument("--source", default="", help="the page of the repository whose workflow is to have signed")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for one exchange with the registry")
@@ -36,59 +42,67 @@ def verify(image: str, source: str, limit: float) -> None:
     digest, index = found
     images = platforms(index)
     provenance = {}
-    with TemporaryDirectory(prefix="geoip-verify-") as folder:
-        check("signature", signature, signer, repository.at(digest))
+    with TemporaryDirectory(prefix="geoip-verify-") as name:
+        folder = Path(name)
+        with check("signature"):
+            print(signature(signer, repository.at(digest)), flush=True)
         for platform, one in images.items():
-            reference = repository.at(one)
-            provenance[platform] = check(f"provenance {platform}", built_from, signer, reference)
-            check(f"SBOM {platform}", contents, signer, reference, platform, Path(folder) / "sbom.json")
-        platform = next((name for name in supported() if name in images), None)
-        if platform is None:
-            raise FailedError(f"layers: this Docker builds for none of {', '.join(images)}")
-        one = images[platform]
-        found = repository.manifest(f"@{one}")
-        if found is None:
-            raise FailedError(f"layers {platform}: the registry has no {repository.at(one)}")
-        layers = [layer["digest"] for layer in found[1]["layers"]]
-        check(f"layers {platform}", rebuilt, layers, provenance[platform], platform, Path(folder) / "layout")
+            with check(f"provenance {platform}"):
+                provenance[platform] = signer.attested(repository.at(one), PROVENANCE)
+                print(origin(provenance[platform], match["tag"]), flush=True)
+            with check(f"SBOM {platform}"):
+                print(contents(signer, repository.at(one), platform, folder / "sbom.json"), flush=True)
+        with check("layers"):
+            platform = next((name for name in supported() if name in images), "")
+            if not platform:
+                raise FailedError(f"this Docker builds for none of {', '.join(images)}")
+            there = repository.manifest(f"@{images[platform]}")
+            if there is None:
+                raise FailedError(f"the registry has no {repository.at(images[platform])}")
+            layers = [layer["digest"] for layer in there[1]["layers"]]
+            print(rebuilt(layers, provenance[platform], platform, folder / "layout"), flush=True)
 
 
-def check(name: str, function: Any, *arguments: Any) -> Any:
-    """Print what the check has found, or raise its error under the check's name."""
+@contextmanager
+def check(name: str) -> Iterator[None]:
+    """Begin the line of a check, and the error of one that fails."""
+    output = StringIO()
     try:
-        said, result = function(*arguments)
+        with redirect_stdout(output):
+            yield
     except (FailedError, RefusedError) as error:
         raise type(error)(f"{name}: {error}") from None
-    print(f"{name}: {said}", flush=True)
-    return result
+    print(f"{name}: {output.getvalue()}", end="", flush=True)
 
 
-def signature(signer: Signer, reference: str) -> tuple[str, None]:
+def signature(signer: Signer, reference: str) -> str:
     signer.verify(reference)
     digest = reference.rpartition("@")[2]
-    return f"{digest} is signed by {signer.name}, so its owner published these bytes", None
+    return f"{digest} is signed by {signer.name}, so its owner published these bytes"
 
 
-def built_from(signer: Signer, reference: str) -> tuple[str, dict[str, Any]]:
-    predicate = signer.attested(reference, "slsaprovenance1")
-    request = arguments(predicate)
+def origin(predicate: dict[str, Any], tag: str | None) -> str:
     bases = [base(entry["uri"]) for entry in predicate["buildDefinition"].get("resolvedDependencies", [])]
-    revision = request.get("label:org.opencontainers.image.revision", "an unknown commit")
-    made = f"docker/{dockerfile(predicate)} at {revision[:12]}"
-    return f"the signer says that it was built by {made}, from {', '.join(bases) or 'no base'}", predicate
+    file = dockerfile(predicate)
+    # A signature is of the bytes, not of the tag: one image's tag must not name another.
+    if tag and not re.fullmatch(rf"{file.removesuffix('.Dockerfile')}(-\d.*)?", tag):
+        raise FailedError(f"the tag {tag} names an image that was built by docker/{file}")
+    revision = arguments(predicate).get("label:org.opencontainers.image.revision", "an unknown commit")
+    made = f"docker/{file} at commit {revision[:12]}"
+    return f"the signer says that it was built by {made}, from {', '.join(bases) or 'no base'}"
 
 
-def contents(signer: Signer, reference: str, platform: str, file: Path) -> tuple[str, None]:
-    attested = names(signer.attested(reference, "spdxjson"))
+def contents(signer: Signer, reference: str, platform: str, file: Path) -> str:
+    attested = names(signer.attested(reference, SBOM))
     packages(reference, platform, file, signer.limit)
     found = names(layout.load(file))
     if found != attested:
         difference = ", ".join(sorted(found ^ attested)[:3])
         raise FailedError(f"it does not list what is in the image: {difference}")
-    return f"it lists {len(found)} packages, the same that syft finds in the layers in the registry", None
+    return f"it lists {len(found)} packages, the same that syft finds in the layers in the registry"
 
 
-def rebuilt(layers: list[str], predicate: dict[str, Any], platform: str, folder: Path) -> tuple[str, None]:
+def rebuilt(layers: list[str], predicate: dict[str, Any], platform: str, folder: Path) -> str:
     request = arguments(predicate)
     revision, here = request.get("label:org.opencontainers.image.revision"), commit()
     if revision != here:
@@ -104,7 +118,7 @@ def rebuilt(layers: list[str], predicate: dict[str, Any], platform: str, folder:
         raise FailedError(
             f"{same} of {len(layers)} are those of a build of this commit here: the others, or the base, have changed"
         )
-    return f"all {same} have the digests of a new build of this commit here, so they hold what its source says", None
+    return f"all {same} have the digests of a new build of this commit here, so they hold what its source says"
 
 
 def arguments(predicate: dict[str, Any]) -> dict[str, str]:

@@ -12,6 +12,8 @@ from typing import Any
 from scripts.publishing.commands import FailedError, RefusedError, run
 
 ISSUER = "https://token.actions.githubusercontent.com"
+PROVENANCE, SBOM = "slsaprovenance1", "spdxjson"
+"""Kinds of attestations, as cosign names them."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Signer:
 
 
 def publisher(folder: Path, limit: float) -> Signer:
-    """The one who publishes: by COSIGN_KEY, or by the identity of the workflow that runs. The public key goes to folder."""
+    """The one who publishes: the owner of COSIGN_KEY, or the workflow that runs. The public key goes to folder."""
     environment = os.environ
     if key := environment.get("COSIGN_KEY"):
         if "://" not in key and not Path(key).is_file():
@@ -86,7 +88,7 @@ def verifier(source: str, limit: float) -> Signer:
 
 
 def workflow(source: str) -> str:
-    """The identity of the release workflow, as a regular expression: deploy/admission/require-signature.yaml has it too."""
+    """The identity of the release workflow, as a regular expression, as in deploy/admission/require-signature.yaml."""
     escaped = source.removesuffix("/").replace(".", r"\.")
     return rf"^{escaped}/\.github/workflows/release\.yaml@refs/tags/v[0-9.]+$"
 
