@@ -33,7 +33,7 @@ test: .venv/app.lock .venv/test.lock ## run the tests (SLOW=1: the long ones too
 	@$(BIN)/python -m pytest --dist worksteal -p no:schemathesis \
 	  $(if $(SLOW),--numprocesses auto --cov --cov-report=term-missing:skip-covered,--numprocesses 4 -m 'not slow')
 
-SCRIPTS = .ci/run scripts/venv tests/deploy/setup tests/docs/newcomer tests/images/setup-browser
+SCRIPTS = .ci/run scripts/venv tests/deploy/setup tests/docs/newcomer tests/images/setup-browser tests/publish/setup
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -138,7 +138,10 @@ publish-%: .venv/images.lock
 	@$(PUBLISH)
 verify: .venv/images.lock ## check a published image: IMAGE=host/path:scratch (COSIGN_PUBLIC_KEY, or SOURCE)
 	@$(BIN)/python -m scripts.verify '$(IMAGE)' --source '$(or $(SOURCE),$(call GIT,remote get-url origin,| sed -nE "$(WEB)"))' --timeout $(TIMEOUT)
-.PHONY: publish verify
+test-publish: .venv/images.lock .venv/app.lock ## test both with a registry of this machine (some minutes; as root for one of them)
+	tests/publish/setup
+	$(BIN)/pytest tests/publish --durations 5
+.PHONY: publish verify test-publish
 
 # Deployment
 test-deploy: .venv/deploy.lock .venv/app.lock ## test deploy/ with the image that is built (as root: it makes a network)
