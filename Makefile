@@ -42,6 +42,7 @@ check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes witho
 	$(BIN)/shellcheck $(SCRIPTS)
 	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+	$(BIN)/zizmor --quiet --pedantic --offline .github/workflows
 	$(BIN)/check-jsonschema --builtin-schema vendor.renovate renovate.json
 	@for file in docker/*.Dockerfile; do docker buildx build --quiet --check --file $$file . || exit; done
 	@rm -rf .venv/lock && cp -r requirements .venv/lock && $(MAKE) --no-print-directory --silent lock OUT=.venv/lock
@@ -129,12 +130,11 @@ VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
 TIMEOUT ?= 600
 PLATFORMS ?= linux/amd64,linux/arm64
 # IMAGES="scratch distroless" names some of them.
-UNKNOWN = $(filter-out $(basename $(notdir $(wildcard docker/*.Dockerfile))),$(IMAGES))
 PUBLISH = $(BIN)/python -m scripts.publish $* --registry '$(REGISTRY)' --version '$(VERSION)' --platforms $(PLATFORMS) \
 	--timeout $(TIMEOUT) $(addprefix --digests ,$(DIGESTS)) $(if $(JOIN),--join) -- $(BUILD) $(BASE) --file docker/$*.Dockerfile .
 publish: $(addprefix publish-,$(if $(NUMBER),$(filter-out $(FIXED),$(IMAGES)),$(IMAGES))) ## push all images, signed: REGISTRY=host/path (VERSION, IMAGES, PYTHON, COSIGN_KEY)
 publish-%: .venv/images.lock
-	@$(if $(UNKNOWN),echo 'publish: there is no image $(UNKNOWN)' >&2; exit 2)
+	@[ -f docker/$*.Dockerfile ] || { echo 'publish: there is no image $*' >&2; exit 2; }
 	@$(PUBLISH)
 verify: .venv/images.lock ## check a published image: IMAGE=host/path:scratch (COSIGN_PUBLIC_KEY, or SOURCE)
 	@$(BIN)/python -m scripts.verify '$(IMAGE)' --source '$(or $(SOURCE),$(call GIT,remote get-url origin,| sed -nE "$(WEB)"))' --timeout $(TIMEOUT)
