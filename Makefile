@@ -134,8 +134,7 @@ PUBLISH = $(BIN)/python -m scripts.publish $* --registry '$(REGISTRY)' --version
 	--timeout $(TIMEOUT) $(addprefix --digests ,$(DIGESTS)) $(if $(JOIN),--join) -- $(BUILD) $(BASE) --file docker/$*.Dockerfile .
 publish: $(addprefix publish-,$(if $(NUMBER),$(filter-out $(FIXED),$(IMAGES)),$(IMAGES))) ## push all images, signed: REGISTRY=host/path (VERSION, IMAGES, PYTHON, COSIGN_KEY)
 publish-%: .venv/images.lock
-	@[ -f docker/$*.Dockerfile ] || { echo 'publish: there is no image $*' >&2; exit 2; }
-	@$(PUBLISH)
+	@$(if $(wildcard docker/$*.Dockerfile),$(PUBLISH),echo 'publish: there is no image $*' >&2; exit 2)
 verify: .venv/images.lock ## check a published image: IMAGE=host/path:scratch (COSIGN_PUBLIC_KEY, or SOURCE)
 	@$(BIN)/python -m scripts.verify '$(IMAGE)' --source '$(or $(SOURCE),$(call GIT,remote get-url origin,| sed -nE "$(WEB)"))' --timeout $(TIMEOUT)
 test-publish: .venv/images.lock .venv/app.lock ## test both with a registry of this machine (some minutes; as root for one of them)
