@@ -118,7 +118,7 @@ def rebuilt(layers: list[str], predicate: dict[str, Any], platform: str, folder:
         raise FailedError(
             f"{same} of {len(layers)} are those of a build of this commit here: the others, or the base, have changed"
         )
-    return f"all {same} have the digests of a new build of this commit here, so they hold what its source says"
+    return f"all {same} of {platform} are those of a new build of this commit here, so they hold what its source says"
 
 
 def arguments(predicate: dict[str, Any]) -> dict[str, str]:

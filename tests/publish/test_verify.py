@@ -35,7 +35,7 @@ def test_verify_says_what_each_check_proves(
     ).stdout
     assert f"docker/alpine.Dockerfile at commit {commit[:12]}" in lines[1]
     assert re.search(r"lists \d\d packages", lines[2])
-    assert re.search(r"all \d have the digests of a new build", lines[-1])
+    assert re.search(r"all \d of linux/\w+ are those of a new build", lines[-1])
 
 
 def test_another_key_is_not_accepted(copy: Registry, checkout: Checkout, tmp_path: Path) -> None:
