@@ -48,6 +48,7 @@ def publish(options: argparse.Namespace, folder: Path) -> None:
     names = options.platforms.split(",")
     tag = f"{options.image}-{options.version}"
     before = repository.manifest(f":{tag}")
+    provenance: dict[Image, dict[str, Any]] = {}
     if options.join:
         layouts = _pulled(options, repository, folder)
         if sorted(image.platform for image in layouts) != sorted(names):

@@ -48,8 +48,8 @@ def build(command: list[str], platform: str, folder: Path) -> tuple[Image, dict[
 
 def packages(reference: str, platform: str, file: Path, limit: float) -> None:
     """Write the SBOM (SPDX) of an image in a registry: syft reads its layers there, and checks their digests."""
-    environment = os.environ | {"SYFT_CHECK_FOR_APP_UPDATE": "false"}
-    options = ("--quiet", "--platform", platform, "--output", f"spdx-json={file}")
+    environment = os.environ | {"SYFT_CHECK_FOR_APP_UPDATE": "false", "NO_COLOR": "1"}
+    options = ("--platform", platform, "--output", f"spdx-json={file}")
     syft = str(Path(sys.executable).parent / "syft")
     run(
         syft, "scan", f"registry:{reference}", *options, what="reading the layers", limit=limit, environment=environment

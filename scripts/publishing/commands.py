@@ -47,6 +47,8 @@ def run(*command: str, what: str, limit: float, environment: dict[str, str] | No
 
 def reason(output: str) -> str:
     """The line of a program's output that says why it failed."""
+    output = re.sub(r"\x1b\[[0-9;]*m", "", output)
+    output = re.sub(r"^\[\d+\] +ERROR +", "", output, flags=re.MULTILINE)
     found = [first.replace('\\"', '"') or second for first, second in _REASON.findall(output)]
     lines = found or output.strip().splitlines()
     return " ".join(lines[-1].split()) if lines else ""

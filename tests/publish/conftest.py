@@ -104,7 +104,7 @@ class Checkout:
     folder: Path
     keys: Path
 
-    def make(self, *arguments: str, timeout: float = 1500, **settings: str | None) -> Result:
+    def make(self, *arguments: str, **settings: str | None) -> Result:
         """Run make; a setting of None is left out of the environment."""
         path = f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"
         given = os.environ | {"PATH": path, "TLOG": "0", "COSIGN_PASSWORD": "", "LANG": "C.UTF-8"}
@@ -114,7 +114,7 @@ class Checkout:
             environment.pop(key, None)
         command = ["make", "--no-print-directory", *arguments]
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=1500, check=False
         )
         lines = done.stderr.splitlines()
         statuses = [match[1] for line in lines if (match := re.match(r"make: \*\*\* .* Error (\d+)", line))]

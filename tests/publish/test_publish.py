@@ -39,6 +39,20 @@ def test_a_second_publish_of_the_same_commit_changes_nothing(
     assert (published.registry.tags, published.registry.attached) == before
 
 
+def test_machines_that_push_by_digest_and_one_that_joins_give_the_same_index(
+    published: Published, checkout: Checkout, platforms: tuple[str, ...], tmp_path: Path
+) -> None:
+    with serving(tmp_path) as registry:
+        for platform in platforms:
+            pushed = checkout.publish(registry.repository, f"PLATFORMS={platform}", f"DIGESTS={tmp_path / 'digests'}")
+            assert pushed.status == 0, pushed.errors
+        assert registry.tags == {}
+        given = (f"PLATFORMS={','.join(platforms)}", f"DIGESTS={tmp_path / 'digests'}", "JOIN=1")
+        joined = checkout.publish(registry.repository, *given)
+        assert joined.status == 0, joined.errors
+        assert registry.tags == published.registry.tags
+
+
 def test_the_image_is_pulled_by_its_digest_and_answers(published: Published) -> None:
     port = free_port()
     command = ["docker", "run", "--rm", "--detach", "--read-only", "--network", "host", "--env", f"PORT={port}"]
