@@ -130,14 +130,16 @@ VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
 TIMEOUT ?= 600
 PLATFORMS ?= linux/amd64,linux/arm64
 # IMAGES="scratch distroless" names some of them.
-PUBLISH = $(BIN)/python -m scripts.publish $* --registry '$(REGISTRY)' --version '$(VERSION)' --platforms $(PLATFORMS) \
-	--timeout $(TIMEOUT) $(addprefix --digests ,$(DIGESTS)) $(if $(JOIN),--join) -- $(BUILD) $(BASE) --file docker/$*.Dockerfile .
-publish: $(addprefix publish-,$(if $(NUMBER),$(filter-out $(FIXED),$(IMAGES)),$(IMAGES))) ## push all images, signed: REGISTRY=host/path (VERSION, IMAGES, PYTHON, COSIGN_KEY)
+PUBLISH = $(BIN)/python -m scripts.publish $* --registry '$(REGISTRY)' --version '$(VERSION)' --timeout $(TIMEOUT) \
+	--platforms $(PLATFORMS) $(addprefix --digests ,$(DIGESTS)) $(if $(JOIN),--join) \
+	-- $(BUILD) $(BASE) --file docker/$*.Dockerfile .
+SOURCE ?= $(call GIT,remote get-url origin,| sed -nE "$(WEB)")
+publish: $(addprefix publish-,$(if $(NUMBER),$(filter-out $(FIXED),$(IMAGES)),$(IMAGES))) ## push all images, signed: REGISTRY=host/path (docs/release.md)
 publish-%: .venv/images.lock
 	@$(if $(wildcard docker/$*.Dockerfile),$(PUBLISH),echo 'publish: there is no image $*' >&2; exit 2)
-verify: .venv/images.lock ## check a published image: IMAGE=host/path:scratch (COSIGN_PUBLIC_KEY, or SOURCE)
-	@$(BIN)/python -m scripts.verify '$(IMAGE)' --source '$(or $(SOURCE),$(call GIT,remote get-url origin,| sed -nE "$(WEB)"))' --timeout $(TIMEOUT)
-test-publish: .venv/images.lock .venv/app.lock ## test both with a registry of this machine (some minutes; as root for one of them)
+verify: .venv/images.lock ## check a published one: IMAGE=host/path:scratch (COSIGN_PUBLIC_KEY, or SOURCE)
+	@$(BIN)/python -m scripts.verify '$(IMAGE)' --source '$(SOURCE)' --timeout $(TIMEOUT)
+test-publish: .venv/images.lock .venv/app.lock ## test both with a registry on this machine (some minutes; as root)
 	tests/publish/setup
 	$(BIN)/pytest tests/publish --durations 5
 .PHONY: publish verify test-publish
