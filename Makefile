@@ -13,11 +13,13 @@ help: ## print this list
 # A complete lock needs no resolver: pip before 24 looks for the newest release of coverage[toml], whatever the lock says.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 # An environment that has lost its Python is made anew, and so is one where PYTHON names another.
-ifneq ($(PYTHON)$(shell [ -x $(BIN)/python ] || echo missing),)
+# 3.15 alone means an image's base (below).
+VENV_PYTHON = $(filter-out 3.%,$(PYTHON))
+ifneq ($(VENV_PYTHON)$(shell [ -x $(BIN)/python ] || echo missing),)
 .venv/pip: FORCE
 endif
 .venv/pip:
-	@scripts/venv '$(PYTHON)' python3 $(PYTHONS)
+	@scripts/venv '$(VENV_PYTHON)' python3 $(PYTHONS)
 # A stamp a lock file: what is installed already is not installed again.
 .venv/%.lock: requirements/%.txt .venv/pip
 	@echo 'Installing $<'
@@ -31,7 +33,8 @@ test: .venv/app.lock .venv/test.lock ## run the tests (SLOW=1: the long ones too
 	@$(BIN)/python -m pytest --dist worksteal -p no:schemathesis \
 	  $(if $(SLOW),--numprocesses auto --cov --cov-report=term-missing:skip-covered,--numprocesses 4 -m 'not slow')
 
-SCRIPTS = .ci/run scripts/reproduce scripts/run-container scripts/stop-container scripts/venv tests/images/podman-steps tests/deploy/setup tests/docs/newcomer tests/images/setup-browser
+SCRIPTS = .ci/run scripts/reproduce scripts/run-container scripts/stop-container scripts/venv tests/deploy/setup \
+	tests/docs/newcomer tests/images/podman-steps tests/images/setup-browser tests/publish/setup
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -40,6 +43,7 @@ check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes witho
 	$(BIN)/shellcheck $(SCRIPTS)
 	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+	$(BIN)/zizmor --quiet --pedantic --offline .github/workflows
 	$(BIN)/check-jsonschema --builtin-schema vendor.renovate renovate.json
 	@for file in docker/*.Dockerfile; do docker buildx build --quiet --check --file $$file . || exit; done
 	@rm -rf .venv/lock && cp -r requirements .venv/lock && $(MAKE) --no-print-directory --silent lock OUT=.venv/lock
@@ -121,6 +125,25 @@ compare-docs: .venv/images.lock ## the same, and write the figures into the docu
 	@$(COMPARE) --docs docs $(IMAGES)
 	@$(MAKE) --no-print-directory figures
 .PHONY: compare compare-docs
+
+# Release
+VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
+TIMEOUT ?= 600
+PLATFORMS ?= linux/amd64,linux/arm64
+# IMAGES="scratch distroless" names some of them.
+PUBLISH = $(BIN)/python -m scripts.publish $* --registry '$(REGISTRY)' --version '$(VERSION)' --timeout $(TIMEOUT) \
+	--platforms $(PLATFORMS) $(addprefix --digests ,$(DIGESTS)) $(if $(JOIN),--join) \
+	-- $(BUILD) $(BASE) --file docker/$*.Dockerfile .
+SOURCE ?= $(call GIT,remote get-url origin,| sed -nE "$(WEB)")
+publish: $(addprefix publish-,$(if $(NUMBER),$(filter-out $(FIXED),$(IMAGES)),$(IMAGES))) ## push all images, signed: REGISTRY=host/path (docs/release.md)
+publish-%: .venv/images.lock
+	@$(if $(wildcard docker/$*.Dockerfile),$(PUBLISH),echo 'publish: there is no image $*' >&2; exit 2)
+verify: .venv/images.lock ## check a published one: IMAGE=host/path:scratch (COSIGN_PUBLIC_KEY, or SOURCE)
+	@$(BIN)/python -m scripts.verify '$(IMAGE)' --source '$(SOURCE)' --timeout $(TIMEOUT)
+test-publish: .venv/images.lock .venv/app.lock ## test both with a registry on this machine (some minutes; as root)
+	tests/publish/setup
+	$(BIN)/pytest tests/publish --durations 5
+.PHONY: publish verify test-publish
 
 # Deployment
 test-deploy: .venv/deploy.lock .venv/app.lock ## test deploy/ with the image that is built (as root: it makes a network)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import httpx
+from app.mmdb import Databases
 from rich.console import Console
 from rich.progress import (
     BarColumn,
