@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import httpx
-from app.mmdb import Databases
 from rich.console import Console
 from rich.progress import (
     BarColumn,
