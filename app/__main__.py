@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _leave(*_: object) -> None:
-    """Exit at once, also when uvicorn has answered all: a name lookup that hangs would delay any other exit."""
+    """Exit at once, also after uvicorn's own end: a thread that hangs in a name lookup would delay a normal exit."""
     logging.shutdown()
     os._exit(0)
 

@@ -1,4 +1,4 @@
-"""The answer, and the one door through which everything comes that a source says. Sources are hostile input."""
+"""The answer. All that a source says passes through `read_answer`: sources are hostile input."""
 
 import math
 import re
@@ -160,7 +160,7 @@ class Found:
     problem: Problem | None = None
     """Why there is no answer."""
     forwarded: str = ""
-    """Why sources were asked (RFC 9211); empty for a hit."""
+    """The part of Cache-Status that says why sources were asked (RFC 9211); empty for a hit."""
 
     def time_left(self, now: float) -> int:
         """Seconds until it expires; below 0 afterwards."""

@@ -36,7 +36,7 @@ def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES, st
     if store is None and settings.cache_url:
         from app.store import Store  # redis costs a start 0.1 s and 10 MB
 
-        store = Store(settings.cache_url.get_secret_value())
+        store = Store(settings.cache_url.get_secret_value(), settings.certificates)
     client = Client(settings.certificates)
     by_name = {source.name: source for source in sources}
     lookup = Lookup(

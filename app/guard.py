@@ -23,7 +23,7 @@ logger = logging.getLogger("geoip")
 
 
 class Guard:
-    """Guards one source. While it is paused nobody asks it, and everybody gets the problem that it is paused for."""
+    """Guards one source. While it is paused nobody asks it, and everybody gets the problem that caused the pause."""
 
     def __init__(self, source: Source, clock: Callable[[], float]) -> None:
         self.source = source
@@ -70,7 +70,7 @@ class Guard:
         raise problem
 
     def _note(self, problem: Problem, address: IPAddress | None) -> None:
-        """Log a problem, and pause the source if the problem is the source's and not that of one answer."""
+        """Log a problem, and pause the source unless only one answer is bad."""
         if problem.code == "unknown-address":
             self._failures.clear()
             return

@@ -69,6 +69,7 @@ def configure_logging(settings: Settings) -> None:
     handler.setFormatter(
         JsonFormatter() if settings.log_format == "json" else TextFormatter("%(asctime)s %(levelname)s %(message)s")
     )
+    handler.setLevel(settings.log_level.upper())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     logging.getLogger("httpcore").setLevel(logging.WARNING)  # it logs URLs, and a URL may hold a key
     logging.getLogger("uvicorn.error").addFilter(RareWarnings())
@@ -90,10 +91,9 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        notes: dict[str, object] = {"source": None}
-        scope[NOTES] = notes
         path = scope["path"] if self._addresses or scope["path"] in self._paths else None
-        fields: dict[str, object] = {"method": scope["method"], "path": path, "status": 500, "cache_status": None}
+        fields = {"method": scope["method"], "path": path, "status": 500, "cache_status": None, "source": None}
+        scope[NOTES] = fields
 
         async def note_and_send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -106,5 +106,5 @@ class RequestLog:
         finally:
             fields["ms"] = round((time.perf_counter() - started) * 1000, 1)
             if not self._addresses:
-                notes.pop("address", None)
-            logger.info("request", extra={"fields": fields | notes})
+                fields.pop("address", None)
+            logger.info("request", extra={"fields": fields})

@@ -106,7 +106,7 @@ class Lookup:
             self._cache[key] = dataclasses.replace(found, forwarded="")
 
     async def _ask_sources(self, address: IPAddress | None) -> Found:
-        """Return the first answer, or that no source knows the address; the Problem of the first source that failed."""
+        """Return the first answer, or a Found without one if no source knows the address; raise the first failure."""
         deadline = self.clock() + self._timeout
         problems: list[Problem] = []
         for position, guard in enumerate(self._guards):

@@ -14,7 +14,7 @@ from app.problems import Problem
 from app.responses import problem_response
 
 MAX_HEAD = 16 * 1024
-"""Bytes of a request beside its body, and up to BUFFER more."""
+"""Bytes of a request without its body; up to BUFFER more may be read."""
 
 MAX_FIELDS = 100
 """Fields of a request, trailer fields included."""
@@ -44,9 +44,9 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     """
 
     max_connections = 1000
-    """Beyond that, a new connection ends the one that has been idle for longest, or itself if none is."""
+    """Beyond that, the longest idle connection is closed; if none is idle, the new one."""
     timeout: float = 10
-    """Seconds, or up to twice that, in which a request must arrive, and some of an answer must be taken."""
+    """Seconds, at most twice that, for a request to arrive, or for the client to take some of its answer."""
     _buffer = memoryview(bytearray(BUFFER))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
@@ -78,7 +78,7 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """Count from here."""
+        """Reset the counters."""
         super().on_message_begin()
         self._start_request()
 
@@ -106,13 +106,13 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Wait for the answer."""
+        """Count a request that has arrived."""
         self._arriving = False
         self._arrived += 1
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
+        """Count a request that was answered."""
         self._answered += 1
         self._idle_since = monotonic()
         super().on_response_complete()
@@ -145,7 +145,10 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         min(idle, key=lambda other: other._idle_since, default=self).transport.abort()
 
     def _watch(self, before: tuple[int, int] | None) -> None:
-        """Look whether it got on since: how many requests had arrived (-1: none was about to), and bytes unsent."""
+        """Cut the connection off if nothing has moved since the last look.
+
+        `before` holds the requests that had arrived then (-1 if none was arriving), and the bytes unsent.
+        """
         arriving = self._arriving and self.transport.is_reading()
         unsent = self.transport.get_write_buffer_size()
         if before and ((arriving and before[0] == self._arrived) or (unsent and before[1] == unsent)):

@@ -18,7 +18,7 @@ from app.protocol import Protocol
 from app.settings import Settings, load_settings
 
 BACKLOG = 100
-"""Connections that wait to be accepted. asyncio accepts as many at once, whatever there is room for."""
+"""Connections that wait to be accepted. asyncio accepts up to that many in one go, even beyond the limit."""
 
 DESCRIPTORS = 4096
 """Open files that the service asks the system for: many give a process 1,024."""

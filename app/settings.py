@@ -20,11 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.address import IPNetwork, parse_network
 from app.sources import SOURCES
-from app.sources.source import Source
-
-
-def _comma_separated(value: object) -> object:
-    return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+from app.sources.source import Source, comma_separated
 
 
 def _lower_case(value: object) -> object:
@@ -91,7 +87,7 @@ class Settings(BaseSettings):
     # Not GEOIP_PORT: Kubernetes sets that to tcp://… beside a Service named geoip.
     port: Annotated[int, Field(ge=1, le=65535, validation_alias="PORT")] = 8080
     sources: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_distinct), Field(min_length=1)
+        tuple[str, ...], NoDecode, BeforeValidator(comma_separated), AfterValidator(_distinct), Field(min_length=1)
     ] = ("ipwhois", "mmdb")
     timeout: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 3
     """Seconds for one lookup: all sources and retries together."""
@@ -101,7 +97,7 @@ class Settings(BaseSettings):
     """Addresses that are kept; 0 turns the cache off."""
     cache_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """Valkey or Redis: a second cache, shared by all replicas."""
-    trusted_proxies: Annotated[tuple[_Network, ...], NoDecode, BeforeValidator(_comma_separated)] = ()
+    trusted_proxies: Annotated[tuple[_Network, ...], NoDecode, BeforeValidator(comma_separated)] = ()
     certificates: Annotated[_Certificates | None, Field(validation_alias="SSL_CERT_FILE")] = None
     """CA bundle, in PEM format, that TLS is verified against."""
     log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], BeforeValidator(_lower_case)] = (

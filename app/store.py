@@ -29,7 +29,7 @@ logger = logging.getLogger("geoip")
 
 
 class _TLSConnection(SSLConnection):
-    """A connection with the TLS context of all: to read the CA bundle takes as long as the store has for an answer."""
+    """A connection that shares one TLS context: to read the CA bundle for each would use up the timeout."""
 
     def __init__(self, context: RedisSSLContext, **options: Any) -> None:  # noqa: ANN401 (redis' own)
         super().__init__(**options)
@@ -39,13 +39,21 @@ class _TLSConnection(SSLConnection):
 class Store:
     """The shared cache. ValueError, of one line, for a URL with an option that does not exist."""
 
-    def __init__(self, url: str, timeout: float = TIMEOUT, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        certificates: str | None = None,
+        timeout: float = TIMEOUT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
         self._warned = -math.inf
         retry = Retry(NoBackoff(), 0)
         options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": retry}
         try:
             options |= parse_url(url)
+            if certificates and options.get("connection_class") is SSLConnection:
+                options.setdefault("ssl_ca_certs", certificates)
             connection = options.pop("connection_class", Connection)(**options)  # looks at all options
         except (RedisError, TypeError, ValueError):
             raise ValueError("GEOIP_CACHE_URL: an option after the question mark is wrong") from None

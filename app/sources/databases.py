@@ -19,7 +19,7 @@ from pathlib import Path
 import maxminddb
 
 from app.address import IPAddress
-from app.sources.source import at, pick
+from app.sources.source import at, pick, split_location
 
 logger = logging.getLogger("geoip")
 
@@ -187,10 +187,8 @@ def _fields(record: object) -> dict[str, object]:
     if "isp" not in found and at(record, "asn") is not None:
         found |= pick(record, {"isp": ["name"]})  # otherwise it is the name of something else
     if "latitude" not in found or "longitude" not in found:
-        found.pop("latitude", None), found.pop("longitude", None)
-        first, _, second = str(at(record, "loc") or "").partition(",")
-        if first and second:
-            found |= {"latitude": first, "longitude": second}
+        found = {field: value for field, value in found.items() if field not in {"latitude", "longitude"}}
+        found |= split_location(at(record, "loc"))
     return {field: _digits(value) for field, value in found.items()}
 
 

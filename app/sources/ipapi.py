@@ -1,6 +1,5 @@
 """ip-api.com, https://ip-api.com/docs/api:json: free over plain HTTP, 45 requests a minute, not for business."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from app.address import IPAddress
@@ -29,8 +28,8 @@ class Ipapi(HttpSource):
     url_with_key = "https://pro.ip-api.com"
     retry_after = "x-ttl"
 
-    def request(self, address: IPAddress | None) -> tuple[str, Mapping[str, str]]:
-        return f"/json/{address or ''}{query(key=self.key, fields=_FIELDS)}", {}
+    def path(self, address: IPAddress | None) -> str:
+        return f"/json/{address or ''}{query(key=self.key, fields=_FIELDS)}"
 
     def read(self, body: dict[str, Any]) -> dict[str, object]:
         if body.get("status") != "success":

@@ -1,6 +1,5 @@
 """ipify.org, https://geo.ipify.org/docs: needs a key, and counts credits."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from app.address import IPAddress
@@ -26,8 +25,8 @@ class Ipify(HttpSource):
     url = "https://geo.ipify.org"
     needs_key = True
 
-    def request(self, address: IPAddress | None) -> tuple[str, Mapping[str, str]]:
-        return f"/api/v2/country,city{query(apiKey=self.key, ipAddress=str(address or ''))}", {}
+    def path(self, address: IPAddress | None) -> str:
+        return f"/api/v2/country,city{query(apiKey=self.key, ipAddress=str(address or ''))}"
 
     def read(self, body: dict[str, Any]) -> dict[str, object]:
         if "messages" in body:

@@ -4,11 +4,11 @@ It has three APIs, told apart by the base URL: the legacy one, Lite (`https://ap
 (`https://api.ipinfo.io/lookup`). Lite and Core need a key; Lite gives no coordinates.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from app.address import IPAddress
-from app.sources.source import HttpSource, pick, split_as
+from app.client import Client
+from app.sources.source import HttpSettings, HttpSource, pick, split_as, split_location
 
 # First as the legacy API names a field, then as Lite and Core do. `org` is "AS15169 Google LLC".
 _PLACES = {
@@ -32,11 +32,15 @@ class Ipinfo(HttpSource):
     name = "ipinfo"
     url = "https://ipinfo.io"
 
-    def request(self, address: IPAddress | None) -> tuple[str, Mapping[str, str]]:
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+    def __init__(self, settings: HttpSettings, client: Client) -> None:
+        super().__init__(settings, client)
+        if self.key:
+            self.headers["Authorization"] = f"Bearer {self.key}"
+
+    def path(self, address: IPAddress | None) -> str:
         if self.base_url.endswith(("/lite", "/lookup")):
-            return f"/{address or 'me'}", headers
-        return f"/{address}/json" if address else "/json", headers
+            return f"/{address or 'me'}"
+        return f"/{address}/json" if address else "/json"
 
     def read(self, body: dict[str, Any]) -> dict[str, object]:
         if body.get("bogon") is True:
@@ -46,6 +50,4 @@ class Ipinfo(HttpSource):
         found = split_as(body.get("org")) | pick(body, _PLACES)
         if "country_code" in body:  # Lite, whose `country` is a name
             found["country"] = body.get("country")
-        if isinstance(location := body.get("loc"), str):
-            found["latitude"], _, found["longitude"] = location.partition(",")
-        return found
+        return split_location(body.get("loc")) | found

@@ -1,6 +1,5 @@
 """ipwhois.io, https://ipwhois.io/documentation: free without a key for low traffic, not for business."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from app.address import IPAddress
@@ -28,8 +27,8 @@ class Ipwhois(HttpSource):
     url = "https://ipwho.is"
     url_with_key = "https://ipwhois.pro"
 
-    def request(self, address: IPAddress | None) -> tuple[str, Mapping[str, str]]:
-        return f"/{address or ''}{query(key=self.key)}", {}
+    def path(self, address: IPAddress | None) -> str:
+        return f"/{address or ''}{query(key=self.key)}"
 
     def read(self, body: dict[str, Any]) -> dict[str, object]:
         if body.get("success") is not True:

@@ -11,18 +11,14 @@ from app.answer import Answer, read_answer
 from app.client import Client
 from app.problems import Problem
 from app.sources.databases import Databases
-from app.sources.source import Source
+from app.sources.source import Source, comma_separated
 
 SAMPLE = Path(__file__).parent.parent / "sample.mmdb"
 GEODATA = (Path("data/dbip-city.mmdb"), Path("data/dbip-asn.mmdb"))
 """The files of `make geodata`."""
 
 
-def _paths(value: object) -> object:
-    return tuple(path.strip() for path in value.split(",") if path.strip()) if isinstance(value, str) else value
-
-
-_Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)]
+_Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(comma_separated)]
 
 
 class MmdbSettings(BaseModel):

@@ -41,6 +41,11 @@ class Source(ABC):
         """Ask about an address, or about the service's own (None); a Problem if there is no answer."""
 
 
+def comma_separated(value: object) -> object:
+    """Split the value of a setting that is a list."""
+    return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+
 def _base_url(url: AnyHttpUrl) -> AnyHttpUrl:
     if url.username or url.password or url.query or url.fragment:
         raise ValueError("a base URL has no user, no password and no query")
@@ -116,19 +121,19 @@ class HttpSource(Source):
         self.key = settings.secret
         default = self.url_with_key if self.key and self.url_with_key else self.url
         self.base_url = str(settings.url or default).rstrip("/")
+        self.headers: dict[str, str] = {}
 
     @abstractmethod
-    def request(self, address: IPAddress | None) -> tuple[str, Mapping[str, str]]:
-        """Return path and query, to be put behind the base URL, and headers."""
+    def path(self, address: IPAddress | None) -> str:
+        """Return path and query of a request, to be put behind the base URL."""
 
     @abstractmethod
     def read(self, body: dict[str, Any]) -> dict[str, object]:
-        """Return the fields of an Answer as the JSON has them; a Problem for an error message."""
+        """Return the values of the JSON by the names of Answer, not yet checked; a Problem for an error message."""
 
     async def ask(self, address: IPAddress | None) -> Answer:
-        path, headers = self.request(address)
         try:
-            response = await self._client.get(self.base_url + path, headers)
+            response = await self._client.get(self.base_url + self.path(address), self.headers)
         except ClientError as error:
             what = "sent an answer that is not valid" if error.fault == "answer" else "cannot be reached"
             raise Problem("upstream-failed", f"{self.name} {what}", reason=str(error), fault=error.fault) from error
@@ -172,7 +177,7 @@ class HttpSource(Source):
 
     def _refused(self) -> Problem:
         variable = f"GEOIP_{self.name.upper()}_KEY"
-        return Problem("upstream-refused", f"{self.name} refuses the service: its operator should look at {variable}")
+        return Problem("upstream-refused", f"{self.name} refuses the request: check {variable}")
 
 
 def query(**parameters: str) -> str:
@@ -208,6 +213,12 @@ def split_as(value: object) -> dict[str, object]:
     """Return `asn` and `isp` of a text like "AS15169 Google LLC"; without a number it is the ISP."""
     match = re.fullmatch(r"(AS[0-9.]+)?\s*(.*)", value.strip()) if isinstance(value, str) else None
     return {"asn": match[1], "isp": match[2]} if match else {}
+
+
+def split_location(value: object) -> dict[str, object]:
+    """Return the coordinates of a text like "37.386,-122.0838"; nothing if it does not have both."""
+    latitude, _, longitude = value.partition(",") if isinstance(value, str) else ("", "", "")
+    return {"latitude": latitude, "longitude": longitude} if latitude and longitude else {}
 
 
 def read_retry_after(value: str) -> int:

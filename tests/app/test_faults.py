@@ -165,7 +165,7 @@ FAULTS: dict[str, Fault] = {
     "another address": Fault(answering(ipwhois_answer("8.8.4.4")), FAILED, "ipwhois"),
     "no address": Fault(saying(ip="localhost"), FAILED, "ipwhois"),
     "ISP of a wrong type": Fault(saying(connection={"isp": 15169}), FAILED, "ipwhois"),
-    "loc that is no pair": Fault(answering({"ip": "8.8.8.8", "org": "x", "loc": "here"}), FAILED, "ipinfo"),
+    "loc that holds no numbers": Fault(answering({"ip": "8.8.8.8", "org": "x", "loc": "here,there"}), FAILED, "ipinfo"),
     "latitude 91": Fault(saying(latitude=91), FAILED, "ipwhois"),
     "latitude 91 as a string": Fault(saying(latitude="91"), FAILED, "ipwhois"),
     "longitude -180.1": Fault(saying(longitude=-180.1), FAILED, "ipwhois"),

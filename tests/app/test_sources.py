@@ -148,7 +148,7 @@ def test_a_refusal_names_the_variable_to_look_at(name: str, provider: Upstream) 
     problem = failed(ask(name, provider))
     assert problem.code == "upstream-refused"
     variable = f"GEOIP_{name.upper()}_KEY"
-    assert problem.detail == f"{name} refuses the service: its operator should look at {variable}"
+    assert problem.detail == f"{name} refuses the request: check {variable}"
 
 
 def test_a_key_reaches_the_provider_and_no_log(serve: Callable[..., Service], upstream: Upstreams) -> None:
@@ -450,8 +450,12 @@ class Outside(HttpSource):
     url = "https://example.invalid"
     needs_key = True
 
-    def request(self, address: IPAddress | None) -> tuple[str, Mapping[str, str]]:
-        return f"/where/{address or 'me'}", {"X-Key": self.key}
+    def __init__(self, settings: HttpSettings, client: Client) -> None:
+        super().__init__(settings, client)
+        self.headers["X-Key"] = self.key
+
+    def path(self, address: IPAddress | None) -> str:
+        return f"/where/{address or 'me'}"
 
     def read(self, body: dict[str, Any]) -> dict[str, object]:
         if "problem" in body:
@@ -494,7 +498,7 @@ def test_a_source_from_outside_may_have_its_key_in_a_file(upstream: Upstreams, t
         problem = service.get("/?ip=8.8.8.8").json()
     assert provider.requests[0].headers["x-key"] == KEY
     assert problem["code"] == "upstream-refused"
-    assert problem["detail"] == "example refuses the service: its operator should look at GEOIP_EXAMPLE_KEY"
+    assert problem["detail"] == "example refuses the request: check GEOIP_EXAMPLE_KEY"
 
 
 def test_a_source_from_outside_is_asked_beside_the_others(upstream: Upstreams) -> None:
