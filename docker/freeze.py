@@ -1,7 +1,6 @@
 """The general part of freezing an app for an image: what scanners and licences need, and what a bundle can do without.
 
-A spec of PyInstaller imports it: geoip.spec is an example. `Entries` are PyInstaller's tables of contents: the name in the
-bundle, the path of the file that becomes it, and its kind.
+A spec of PyInstaller imports it: geoip.spec is an example.
 """
 
 import re
@@ -14,6 +13,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from packaging.requirements import Requirement
 
 Entries = list[tuple[str, str, str]]
+"""A table of contents of PyInstaller: the name in the bundle, the file that becomes it, and the kind."""
 
 DPKG = Path("/var/lib/dpkg")
 APK = Path("/lib/apk/db/installed")
@@ -34,9 +34,9 @@ ENCODINGS |= {
 
 
 def metadata(lock: Path, work: Path) -> Iterator[tuple[str, str]]:
-    """The metadata and licences of every package in `lock`, as PyInstaller's `datas`: a scanner sees a package by them.
+    """The metadata and licences of every package in `lock`, as PyInstaller's `datas`. A scanner sees a package by them.
 
-    `lock` is a requirements.txt; `work` is a folder for what is written anew: METADATA without the README below its head.
+    `lock` is a requirements.txt. `work` is a folder for METADATA, which is written anew without the README in it.
     """
     for line in re.findall(r"^\S+==.*?(?= \\$)", lock.read_text(), re.MULTILINE):
         requirement = Requirement(line)
@@ -66,25 +66,28 @@ def pruned_library(datas: Entries, work: Path, encodings: Iterable[str] = ENCODI
     return [*datas[:index], (name, str(pruned), kind), *datas[index + 1 :]]
 
 
-def record_packages(root: Path, binaries: Entries) -> None:
-    """Write into `root` the distribution's records of the packages that own a file in it, or one of `binaries`.
+def finish(root: Path, name: str, binaries: Entries) -> None:
+    """Complete the bundle `root`/`name`: only its program can be executed, and scanners find records in `root`.
 
-    A scanner knows a library by the record of its package: a bundled OpenSSL without one is an OpenSSL that nobody is warned
-    about. dpkg's go to var/lib/dpkg/status.d, one file a package as in distroless images, with the copyright; apk's to
-    lib/apk/db/installed.
+    A scanner knows a library by the record of its package: a bundled OpenSSL without one is an OpenSSL whose
+    vulnerabilities nobody reports. The records are of the distribution's packages that own one of `binaries` or, by its
+    path, a file in `root`.
     """
+    for file in (root / name / "_internal").rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o644)
     files = {Path(source).resolve() for _, source, _ in binaries}
     files |= {Path("/", copy.relative_to(root)).resolve() for copy in root.rglob("*") if copy.is_file()}
     if APK.exists():
         installed = root / APK.relative_to("/")
         installed.parent.mkdir(parents=True, exist_ok=True)
         installed.write_text("\n".join(_apk_records(files)))
-    elif DPKG.exists():
+    elif DPKG.exists():  # as in distroless images: a file for each package, and its copyright
         status = root / "var/lib/dpkg/status.d"
         status.mkdir(parents=True, exist_ok=True)
-        for name, record in _dpkg_records(files):
-            (status / name).write_text(f"{record}\n")
-            terms = Path("usr/share/doc", name, "copyright")
+        for package, record in _dpkg_records(files):
+            (status / package).write_text(f"{record}\n")
+            terms = Path("usr/share/doc", package, "copyright")
             if ("/" / terms).exists():
                 (root / terms).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile("/" / terms, root / terms)
