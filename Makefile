@@ -111,6 +111,14 @@ test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 	$(BIN)/pytest tests/images
 .PHONY: images stop reproduce test-images
 
+# Your own app
+own: .venv/pip $(if $(wildcard $(APP)/uv.lock),.venv/lint.lock) ## pack your own app: APP=path MODULE=package.module BASE=scratch
+	@$(if $(and $(APP),$(MODULE),$(BASE)),,echo 'make own APP=path/to/project MODULE=package.module BASE=scratch (or distroless, slim, distroless-python)' >&2; exit 2)
+	@ENGINE='$(ENGINE)' $(BIN)/python -m scripts.own $(if $(JOB),--job) --build='$(BUILD_OPTIONS) $(if $(WHOLE),--build-arg "WHOLE=$(WHOLE)")' --run='$(RUN)' '$(APP)' '$(MODULE)' '$(BASE)'
+test-own: .venv/images.lock ## pack each of examples/ on every base, and try it (some minutes)
+	$(BIN)/pytest tests/own --durations 5
+.PHONY: own test-own
+
 # Comparison
 COMPARE = $(BIN)/python docker/compare --build '$(BUILD)'
 compare: .venv/images.lock ## measure all images that are built, and print the tables (some minutes: it builds each anew)
