@@ -38,10 +38,10 @@ check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes witho
 	$(BIN)/mypy
 	$(BIN)/pyrefly check
 	$(BIN)/shellcheck $(SCRIPTS)
-	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/hadolint docker/*.Dockerfile docker/own/*.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.renovate renovate.json
-	@for file in docker/*.Dockerfile; do docker buildx build --quiet --check --file $$file . || exit; done
+	@for file in docker/*.Dockerfile docker/own/*.Dockerfile; do docker buildx build --quiet --check --file $$file . || exit; done
 	@rm -rf .venv/lock && cp -r requirements .venv/lock && $(MAKE) --no-print-directory --silent lock OUT=.venv/lock
 	@diff -r .venv/lock requirements || { echo 'the locks are not what pyproject.toml asks for: make lock'; exit 1; }
 
@@ -113,9 +113,8 @@ test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 
 # Your own app
 own: .venv/pip $(if $(wildcard $(APP)/uv.lock),.venv/lint.lock) ## pack your own app: APP=path MODULE=package.module BASE=scratch
-	@$(if $(and $(APP),$(MODULE),$(BASE)),,echo 'make own APP=path/to/project MODULE=package.module BASE=scratch (or distroless, slim, distroless-python)' >&2; exit 2)
-	@ENGINE='$(ENGINE)' $(BIN)/python -m scripts.own $(if $(JOB),--job) --build='$(BUILD_OPTIONS) $(if $(WHOLE),--build-arg "WHOLE=$(WHOLE)")' --run='$(RUN)' '$(APP)' '$(MODULE)' '$(BASE)'
-test-own: .venv/images.lock ## pack each of examples/ on every base, and try it (some minutes)
+	@ENGINE='$(ENGINE)' $(BIN)/python -m scripts.own "$$APP" "$$MODULE" "$$BASE"
+test-own: .venv/images.lock .venv/lint.lock ## pack each of examples/ on every base, and try it (some minutes)
 	$(BIN)/pytest tests/own --durations 5
 .PHONY: own test-own
 

@@ -81,39 +81,56 @@ def not_locked(lock: Path) -> list[str]:
     return sorted(name for name in owners if names.isdisjoint(map(canonicalize_name, owners[name])))
 
 
-def report(package: str, modules: Entries, files: Entries, lock: Path, warnings: Path) -> Iterator[str]:
-    """Lines that say what the bundle of an app's `package` left out, and which imports the analysis could not follow.
+def report(package: str, modules: Entries, files: Entries, lock: Path, warnings: Path) -> str:
+    """What the bundle of an app's `package` left out, and which imports the analysis could not follow, in words.
 
-    `modules` and `files` are all that is in the bundle. `warnings` is the file that PyInstaller writes. It lists each module
-    that is imported and was not found, with how it is imported: at the top of a module; or in a function, under a condition
-    or in a `try`, which a program may do without.
+    `modules` and `files` are all that is in the bundle. `warnings` is the file that PyInstaller writes.
     """
+    kept = {name.partition(".")[0] for name, _, _ in modules} | set(sys.builtin_module_names)
+    # Compiled modules of the standard library lie in python3.N/lib-dynload.
+    kept |= {re.sub("^python3.*/lib-dynload/", "", name).partition("/")[0].partition(".")[0] for name, _, _ in files}
     base = next(source for name, source, _ in files if name == "base_library.zip")
-    kept = {Path(name).parts[0].partition(".")[0] for name in ZipFile(base).namelist()} | set(sys.builtin_module_names)
-    kept |= {name.partition(".")[0] for name, _, _ in modules}
-    kept |= {(path.parts[0] if len(path.parts) != 3 else path.name).partition(".")[0] for path in (Path(f[0]) for f in files)}
+    kept |= {name.partition("/")[0].partition(".")[0] for name in ZipFile(base).namelist()}
+    return "\n".join([*_left_out(kept, lock), *_not_found(kept, warnings.read_text()), *_not_seen(package, modules)])
+
+
+def _left_out(kept: set[str], lock: Path) -> Iterator[str]:
     library = sorted(name for name in sys.stdlib_module_names - kept if name[0] != "_" and find_spec(name))
     yield f"left out: {len(library)} modules of the standard library that nothing imports: {', '.join(library)}"
     owners = packages_distributions()
     used = {canonicalize_name(owner) for name in kept for owner in owners.get(name, ())}
     if unused := sorted({canonicalize_name(requirement.name) for requirement in locked(lock)} - used):
         yield f"left out: packages of the lock that nothing imports: {', '.join(unused)} (WHOLE='NAME' takes one in)"
+
+
+def _not_found(kept: set[str], warnings: str) -> Iterator[str]:
+    """A line of `warnings` names a missing module, and by which others it is imported, and how: at the top of a module;
+    or in a function, under a condition or in a `try`, which a program may do without.
+    """
+    needed: dict[str, set[str]] = {}
     optional = set()
-    for name, places in re.findall(r"^missing module named '?([\w.]+)'? - imported by (.*)$", warnings.read_text(), re.M):
-        needed = [by for by in re.findall(r"([\w.]+) \(top-level\)", places) if not OTHER_SYSTEMS.search(by)]
+    for name, places in re.findall(r"^missing module named '?([\w.]+)'? - imported by (.*)$", warnings, re.MULTILINE):
+        top = name.partition(".")[0]
+        importers = {by for by in re.findall(r"([\w.]+) \(top-level\)", places) if not OTHER_SYSTEMS.search(by)}
         # `from multiprocessing import Value` takes an attribute for a module.
-        if needed and name.partition(".")[0] not in kept and not name.startswith("_frozen_importlib"):
-            yield f"not found: {name}, which {', '.join(needed)} cannot do without"
-        elif "." not in name and name not in sys.stdlib_module_names and not name.startswith("pyimod"):
-            optional.add(name)
-    if optional:
+        if importers and top not in kept and not top.startswith("_frozen_importlib"):
+            needed.setdefault(top, set()).update(importers)
+        elif name == top and top not in sys.stdlib_module_names and not top.startswith("pyimod"):
+            optional.add(top)
+    for top, importers in sorted(needed.items()):
+        yield f"not found: {top}, without which these cannot be imported: {', '.join(sorted(importers))}"
+    if optional := optional - needed.keys():
         yield f"not found, and optional to those that import it: {', '.join(sorted(optional))}"
+
+
+def _not_seen(package: str, modules: Entries) -> Iterator[str]:
     computed: dict[str, list[str]] = {}
     for name, source, _ in modules:
-        if source and source.endswith(".py") and (top := name.partition(".")[0]) not in sys.stdlib_module_names:
+        top = name.partition(".")[0]
+        if source and source.endswith(".py") and top not in sys.stdlib_module_names:
             computed.setdefault(top, []).extend(f"{name}:{line}" for line in _computed_imports(Path(source)))
-    if computed.get(package):
-        yield f"not seen: what your app imports by a computed name, at {', '.join(computed.pop(package))}"
+    if own := computed.pop(package, []):
+        yield f"not seen: what your app imports by a computed name, at {', '.join(own)}"
     if others := [f"{top} ({len(lines)})" for top, lines in sorted(computed.items()) if lines]:
         yield f"not seen: what these import by computed names, as plugins (number of places): {', '.join(others)}"
 

@@ -1,10 +1,11 @@
 """Pack any Python project as an image: python -m scripts.own ../shop shop.web scratch
 
-Everything that the image is made of is put into build/own/NAME-BASE, where `docker build` alone makes it again: the project,
+The environment has the options, each as docs/your-own-app.md says: RUN, WHOLE, JOB, BUILD_OPTIONS, ENGINE.
+
+All that the image is made of is put into build/own/NAME-BASE, where `docker build` alone makes it again: the project,
 its lock as a requirements.txt, and the recipe of docker/own/ with the module's name in it.
 """
 
-import argparse
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import tarfile
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "docker/own"
@@ -47,7 +49,8 @@ def requirements(project: Path) -> str:
     if file.exists() and "--hash=" in file.read_text():
         return file.read_text()
     if (project / "uv.lock").exists():
-        command = "export --quiet --frozen --no-dev --no-emit-project --no-header --format requirements-txt --directory"
+        command = "export --quiet --frozen --no-dev --no-emit-project --no-header --no-annotate"
+        command += " --format requirements-txt --directory"
         exported = run(shutil.which("uv") or str(ROOT / ".venv/bin/uv"), *command.split(), str(project))
         if exported.returncode:
             raise OwnError(f"{project}/uv.lock cannot be read: {last_line(exported.stdout)}")
@@ -61,19 +64,21 @@ def requirements(project: Path) -> str:
     )
 
 
-def pinned(package: dict[str, object]) -> str:
+def pinned(package: dict[str, Any]) -> str:
     """A package of a pylock.toml as a line of a requirements.txt."""
-    files: list[dict[str, dict[str, str]]] = [*package.get("wheels", []), package.get("sdist")]  # type: ignore[misc]
-    hashes = [f"--hash=sha256:{file['hashes']['sha256']}" for file in files if file]
+    files = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
+    hashes = [f"--hash=sha256:{file['hashes']['sha256']}" for file in files]
     marker = f" ; {package['marker']}" if "marker" in package else ""
     return " \\\n    ".join([f"{package['name']}=={package['version']}{marker}", *hashes])
 
 
 def check_module(project: Path, module: str) -> None:
     """OwnError: `python -m module` cannot run it."""
+    if not re.fullmatch(r"\w+(\.\w+)*", module):
+        raise OwnError(f"MODULE={module} is not the name of a module, as package.module is")
     path = module.replace(".", "/")
     files = [project / source / f"{path}{end}" for source in ("", "src") for end in (".py", "/__main__.py")]
-    if not re.fullmatch(r"[\w.]+", module) or not any(file.is_file() for file in files):
+    if not any(file.is_file() for file in files):
         looked = " or ".join(str(file.relative_to(project)) for file in files[:2])
         raise OwnError(f"{project} has no module {module!r} to run: there is no {looked}, nor in src/")
 
@@ -111,7 +116,8 @@ def explain(log: str, base: str) -> str:
     """The reason for which a build failed, in one line, and what to do."""
     if "DO NOT MATCH THE HASHES" in log:
         package = re.search(r"^#\S+ [\d.]+ +(\S+)(?: from .*)?:?$\n.*Expected sha256", log, re.MULTILINE)
-        return f"{package[1] if package else 'a package'} does not have the hash of the lock: make the lock anew, and look why"
+        name = package[1] if package else "a package"
+        return f"{name} does not have the hash that the lock says: make the lock anew, and look why"
     if missing := re.search(r"No matching distribution found for (\S+)", log):
         libc = "musl (try BASE=distroless)" if base == "scratch" else "this Python"
         return f"{missing[1]} has no wheel for {libc}: take a version that has one, or build the wheel yourself"
@@ -132,8 +138,9 @@ def build(engine: list[str], options: list[str], folder: Path, base: str) -> str
     return image.read_text()
 
 
-def try_out(engine: list[str], image: str, module: str, options: list[str], job: bool) -> None:
+def try_out(engine: list[str], image: str, module: str) -> None:
     """Run it for some seconds as it is meant to run. OwnError: it ends."""
+    options = shlex.split(os.environ.get("RUN", ""))
     started = run(*engine, "run", "--detach", *HARDENED, "--volume=/data", *options, image)
     container = last_line(started.stdout)
     if started.returncode:
@@ -149,7 +156,7 @@ def try_out(engine: list[str], image: str, module: str, options: list[str], job:
                         f"{module} ended at once with status {state['ExitCode']}: {said} "
                         "(RUN='--env NAME=value' gives it what it needs)"
                     )
-                if not job:
+                if not os.environ.get("JOB"):
                     raise OwnError(f"{module} ended at once: call what it is to do at its end, or say JOB=1 if it has")
                 return
             time.sleep(0.2)
@@ -169,49 +176,47 @@ def unpacked(engine: list[str], image: str) -> int:
 
 LEFT_OUT = {
     "slim": "left out: development dependencies, pip's cache, what .dockerignore names",
-    "distroless-python": "left out: the shell, the package manager, pip, development dependencies, what .dockerignore names",
+    "distroless-python": "left out: shell, package manager, pip, development dependencies, what .dockerignore names",
 }
 
 
+def pack(engine: list[str], app: str, module: str, base: str) -> None:
+    """Make the image, and say what it is. OwnError: why it cannot be made."""
+    if not (app and module and base):
+        raise OwnError(f"make own APP=path/to/project MODULE=package.module BASE=… (one of {', '.join(BASES)})")
+    project = Path(app).resolve()
+    if not project.is_dir():
+        raise OwnError(f"there is no folder {project}: APP=path/to/project")
+    if base not in BASES:
+        raise OwnError(f"BASE={base} is not one of {', '.join(BASES)}")
+    check_module(project, module)
+    tag = f"{project_name(project)}:{base}"
+    folder = ROOT / "build/own" / tag.replace(":", "-")
+    stage(project, module, base, folder)
+    options = shlex.split(os.environ.get("BUILD_OPTIONS", ""))
+    if base in FROZEN and (whole := os.environ.get("WHOLE")):
+        options += ["--build-arg", f"WHOLE={whole}"]
+    command = [*engine, "build", *options, "--tag", tag, os.path.relpath(folder)]
+    print(shlex.join(command), flush=True)
+    if base in FROZEN:
+        frozen = build(engine, [*options, "--target=build"], folder, base)
+        print(run(*engine, "run", "--rm", "--entrypoint=cat", frozen, "report.txt").stdout, flush=True)
+    else:
+        print(LEFT_OUT[base], flush=True)
+    image = build(engine, options, folder, base)
+    try_out(engine, image, module)
+    # Every step is there already: this gives it its name.
+    if run(*command, limit=LIMIT).returncode:
+        raise OwnError(f"{shlex.join(command)} failed: run it to see why")
+    print(f"{tag} takes {unpacked(engine, tag) / 1e6:.1f} MB unpacked")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="make own")
-    parser.add_argument("project", type=Path)
-    parser.add_argument("module")
-    parser.add_argument("base")
-    parser.add_argument("--build", default="", help="options of docker build")
-    parser.add_argument("--run", default="", help="options of docker run, for the trial")
-    parser.add_argument("--job", action="store_true", help="it is right that it ends")
-    arguments = parser.parse_args()
     engine = shlex.split(os.environ.get("ENGINE", "docker"))
-    module, base, project = arguments.module, arguments.base, arguments.project.resolve()
     try:
-        if not project.is_dir():
-            raise OwnError(f"there is no folder {project}: APP=path/to/project")
-        if base not in BASES:
-            raise OwnError(f"BASE={base} is not one of {', '.join(BASES)}")
-        check_module(project, module)
-        tag = f"{project_name(project)}:{base}"
-        folder = ROOT / "build/own" / tag.replace(":", "-")
-        stage(project, module, base, folder)
-        options = shlex.split(arguments.build)
-        command = [*engine, "build", *options, "--tag", tag, os.path.relpath(folder)]
-        print(shlex.join(command), flush=True)
-        if base in FROZEN:
-            stage_image = build(engine, [*options, "--target=build"], folder, base)
-            print(run(*engine, "run", "--rm", "--entrypoint=cat", stage_image, "report.txt").stdout, flush=True)
-        else:
-            print(LEFT_OUT[base], flush=True)
-        image = build(engine, options, folder, base)
-        try_out(engine, image, module, shlex.split(arguments.run), arguments.job)
-        # Every step is there already: this gives it its name.
-        if run(*command, limit=LIMIT).returncode:
-            raise OwnError(f"{shlex.join(command)} failed: run it to see why")
-        print(f"{tag} takes {unpacked(engine, tag) / 1e6:.1f} MB unpacked")
-    except OwnError as error:
+        pack(engine, *sys.argv[1:4])
+    except (OwnError, OSError, subprocess.TimeoutExpired, tomllib.TOMLDecodeError) as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
-    except (OSError, subprocess.TimeoutExpired, tomllib.TOMLDecodeError) as error:
-        print(f"{engine[0]} or {project}: {error}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,4 +1,4 @@
-"""Every INTERVAL seconds: fetch the picture at URL, and keep it in FOLDER as NAME.webp, small and dated in ZONE's time."""
+"""Every INTERVAL seconds: fetch the picture at URL, and keep it in FOLDER as NAME.webp, small and dated in ZONE."""
 
 import io
 import os

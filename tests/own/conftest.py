@@ -1,4 +1,4 @@
-"""Fixtures of the tests of `make own`: an HTTPS server that only a throwaway authority vouches for, and packed projects."""
+"""Fixtures of the tests of `make own`: packed projects, and an HTTPS server of a throwaway authority."""
 
 import io
 import json
@@ -6,6 +6,7 @@ import os
 import ssl
 import subprocess
 import sys
+import tarfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -32,10 +33,10 @@ def docker(*arguments: object, timeout: float = 60) -> str:
     return result.stdout.strip()
 
 
-def own(project: Path, module: str, base: str, *options: str) -> subprocess.CompletedProcess[str]:
+def own(project: Path, module: str, base: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run what `make own` runs."""
-    command = [sys.executable, "-m", "scripts.own", *options, str(project), module, base]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    command = [sys.executable, "-m", "scripts.own", str(project), module, base]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, timeout=500)
 
 
 @cache
@@ -66,17 +67,28 @@ def packed(example: str, base: str) -> tuple[str, str]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., str]]:
-    """Start an image read-only and without capabilities, on the host's network, with a volume at /data; its container."""
+    """Start an image read-only and without capabilities, with a volume at /data; its container."""
     with ExitStack() as stack:
 
         def run(tag: str, *options: str, **settings: object) -> str:
             name = f"own-test-{uuid.uuid4().hex}"
             variables = [f"--env={key}={value}" for key, value in settings.items()]
-            stack.callback(subprocess.run, ["docker", "rm", "--force", "--volumes", name], capture_output=True, timeout=30)
+            stack.callback(
+                subprocess.run, ["docker", "rm", "--force", "--volumes", name], capture_output=True, timeout=30
+            )
             docker("run", "--detach", "--name", name, *HARDENED, *variables, *(options or ["--volume=/data"]), tag)
             return name
 
         yield run
+
+
+def contents(tag: str) -> list[tarfile.TarInfo]:
+    """The files of an image."""
+    container = docker("create", tag)
+    export = subprocess.run(["docker", "export", container], stdout=subprocess.PIPE, timeout=60).stdout
+    docker("rm", container)
+    with tarfile.open(fileobj=io.BytesIO(export)) as archive:
+        return archive.getmembers()
 
 
 def log(container: str) -> str:
@@ -109,7 +121,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     for path in (folder, *folder.parents[:2]):
-        os.chmod(path, 0o755)
+        path.chmod(0o755)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Pages)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)

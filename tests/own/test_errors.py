@@ -24,9 +24,9 @@ def project(folder: Path, lock: str | None = LOCK, code: str = SERVES) -> Path:
     return path
 
 
-def refusal(path: Path, module: str = "main", base: str = "slim", *options: str) -> str:
+def refusal(path: Path, module: str = "main", base: str = "slim") -> str:
     """The line that refuses this project."""
-    result = own(path, module, base, *options)
+    result = own(path, module, base)
     assert result.returncode == 2, result.stdout + result.stderr
     assert docker("image", "ls", "--quiet", "own-refused") == ""
     (line,) = result.stderr.splitlines()
@@ -39,7 +39,12 @@ def test_without_a_lock(tmp_path: Path, lock: str | None) -> None:
     assert "uv pip compile --universal --generate-hashes" in line
 
 
-@pytest.mark.parametrize("module", ["shop", "main.web", "../main", "main'"])
+@pytest.mark.parametrize("module", ["../main", "main'", "main.py/", ".main"])
+def test_what_cannot_be_a_module(tmp_path: Path, module: str) -> None:
+    assert "is not the name of a module" in refusal(project(tmp_path), module)
+
+
+@pytest.mark.parametrize("module", ["shop", "main.web", "main.py"])
 def test_a_module_that_does_not_exist(tmp_path: Path, module: str) -> None:
     assert "no module" in refusal(project(tmp_path), module)
 
@@ -84,7 +89,7 @@ def test_a_module_that_ends_at_once(tmp_path: Path, code: str, said: str) -> Non
 def test_a_job_may_end_at_once(tmp_path: Path) -> None:
     path = project(tmp_path, code="print('done')\n")
     try:
-        assert own(path, "main", "slim", "--job").returncode == 0
+        assert own(path, "main", "slim", JOB="1").returncode == 0
     finally:
         docker("image", "rm", "own-refused:slim")
 
@@ -92,7 +97,7 @@ def test_a_job_may_end_at_once(tmp_path: Path) -> None:
 def test_make_says_how_it_is_called() -> None:
     result = subprocess.run(["make", "own", "BASE=scratch"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
-    assert result.stderr.startswith("make own APP=path/to/project MODULE=package.module BASE=scratch")
+    assert result.stderr.startswith("make own APP=path/to/project MODULE=package.module BASE=")
 
 
 def test_a_base_without_time_zones_needs_tzdata(tmp_path: Path) -> None:
@@ -117,14 +122,14 @@ requires-dist = [{ name = "tzdata" }]
 name = "tzdata"
 version = "2026.6"
 source = { registry = "https://index.invalid/simple" }
-wheels = [{ url = "https://index.invalid/tzdata-2026.6-py2.py3-none-any.whl", hash = "sha256:%s" }]
+wheels = [{ url = "https://index.invalid/tzdata-2026.6-py2.py3-none-any.whl", hash = "sha256:ONE" }]
 
 [[package]]
 name = "six"
 version = "1.17.0"
 source = { registry = "https://index.invalid/simple" }
-wheels = [{ url = "https://index.invalid/six-1.17.0-py2.py3-none-any.whl", hash = "sha256:%s" }]
-""" % ("1" * 64, "2" * 64)
+wheels = [{ url = "https://index.invalid/six-1.17.0-py2.py3-none-any.whl", hash = "sha256:TWO" }]
+""".replace("ONE", "1" * 64).replace("TWO", "2" * 64)
 
 PYLOCK = """
 lock-version = "1.0"
@@ -134,13 +139,13 @@ created-by = "pip"
 name = "tzdata"
 version = "2026.6"
 marker = "sys_platform != 'win32'"
-sdist = { name = "tzdata-2026.6.tar.gz", hashes = { sha256 = "%s" } }
-wheels = [{ name = "tzdata-2026.6-py2.py3-none-any.whl", hashes = { sha256 = "%s" } }]
+sdist = { name = "tzdata-2026.6.tar.gz", hashes = { sha256 = "ONE" } }
+wheels = [{ name = "tzdata-2026.6-py2.py3-none-any.whl", hashes = { sha256 = "TWO" } }]
 
 [[packages]]
 name = "shop"
 directory = { path = "." }
-""" % ("1" * 64, "2" * 64)
+""".replace("ONE", "1" * 64).replace("TWO", "2" * 64)
 
 
 def test_uv_lock_is_read_without_development_dependencies(tmp_path: Path) -> None:

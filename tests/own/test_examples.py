@@ -16,7 +16,7 @@ from PIL import Image
 
 from scripts.own import BASES, FROZEN
 from tests.conftest import free_port
-from tests.own.conftest import docker, log, packed, trusting
+from tests.own.conftest import contents, docker, log, packed, trusting
 
 Start = Callable[..., str]
 Site = tuple[str, Path]
@@ -57,11 +57,7 @@ def test_flask_keeps_bookmarks_on_a_volume(base: str, start: Start, site: Site) 
 @pytest.mark.parametrize("base", BASES)
 def test_sqlalchemy_has_its_compiled_part(base: str) -> None:
     tag, _ = packed("flask-bookmarks", base)
-    container = docker("create", tag)
-    export = subprocess.run(["docker", "export", container], stdout=subprocess.PIPE, timeout=60).stdout
-    docker("rm", container)
-    names = tarfile.open(fileobj=io.BytesIO(export)).getnames()
-    assert any("sqlalchemy" in name and name.endswith(".so") for name in names)
+    assert any("sqlalchemy" in member.name and member.name.endswith(".so") for member in contents(tag))
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -91,10 +87,13 @@ def test_pillow_keeps_thumbnails_under_their_names(base: str, start: Start, site
         time.sleep(0.1)
     assert "/data/Zoë.webp: Zoë" in log(container)
     assert " NST" in log(container) or " NDT" in log(container)
-    copied = subprocess.run(["docker", "cp", f"{container}:/data/Zoë.webp", "-"], stdout=subprocess.PIPE, timeout=30).stdout
-    member = tarfile.open(fileobj=io.BytesIO(copied)).extractfile("Zoë.webp")
-    assert member is not None
-    assert Image.open(member).size == (256, 192)
+    copied = subprocess.run(
+        ["docker", "cp", f"{container}:/data/Zoë.webp", "-"], stdout=subprocess.PIPE, timeout=30
+    ).stdout
+    with tarfile.open(fileobj=io.BytesIO(copied)) as archive:
+        picture = archive.extractfile("Zoë.webp")
+        assert picture is not None
+        assert Image.open(picture).size == (256, 192)
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -131,10 +130,7 @@ def test_the_build_says_what_it_did(base: str) -> None:
 @pytest.mark.parametrize("base", FROZEN)
 def test_a_frozen_image_holds_one_program_and_no_build_tools(base: str) -> None:
     tag, _ = packed("pillow-worker", base)
-    container = docker("create", tag)
-    export = subprocess.run(["docker", "export", container], stdout=subprocess.PIPE, timeout=60).stdout
-    docker("rm", container)
-    members = tarfile.open(fileobj=io.BytesIO(export)).getmembers()
+    members = contents(tag)
     programs = [member.name for member in members if member.isfile() and member.mode & 0o111 and "app/" in member.name]
     assert programs == ["app/app"]
     assert not any("setuptools" in member.name or "pip" in Path(member.name).parts for member in members)
