@@ -109,7 +109,9 @@ sbom-%: .venv/images.lock ## list the packages in one, as build/NAME.spdx.json
 test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 	tests/images/setup-browser
 	$(BIN)/pytest tests/images
-.PHONY: images stop reproduce test-images
+test-arm64: .venv/images.lock .venv/app.lock ## build and test four images for arm64 (emulated: half an hour; ARM64="alpine or scratch")
+	$(BIN)/pytest tests/images/arm64.py $(if $(ARM64),-k "$(ARM64)")
+.PHONY: images stop reproduce test-images test-arm64
 
 # Your own app
 own: .venv/pip $(if $(wildcard $(APP)/uv.lock),.venv/lint.lock) ## pack your own app: APP=path MODULE=package.module BASE=scratch
