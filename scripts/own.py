@@ -25,7 +25,7 @@ BASES = ("slim", "distroless-python", "distroless", "scratch")
 FROZEN = ("distroless", "scratch")
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 PATIENCE = 5  # seconds that an app has to go on for
-LIMIT = 1800  # seconds for a build
+LIMIT = 900  # seconds for a build
 
 
 class OwnError(Exception):

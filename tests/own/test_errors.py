@@ -94,6 +94,14 @@ def test_a_job_may_end_at_once(tmp_path: Path) -> None:
         docker("image", "rm", "own-refused:slim")
 
 
+def test_a_frozen_module_without_a_guard_is_not_run_by_its_build(tmp_path: Path) -> None:
+    path = project(tmp_path, code=SERVES)
+    try:
+        assert own(path, "main", "distroless").returncode == 0
+    finally:
+        docker("image", "rm", "own-refused:distroless")
+
+
 def test_make_says_how_it_is_called() -> None:
     result = subprocess.run(["make", "own", "BASE=scratch"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
