@@ -41,11 +41,11 @@ check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes witho
 	$(BIN)/mypy
 	$(BIN)/pyrefly check
 	$(BIN)/shellcheck $(SCRIPTS)
-	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/hadolint docker/*.Dockerfile docker/own/*.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml
 	$(BIN)/zizmor --quiet --pedantic --offline .github/workflows
 	$(BIN)/check-jsonschema --builtin-schema vendor.renovate renovate.json
-	@for file in docker/*.Dockerfile; do docker buildx build --quiet --check --file $$file . || exit; done
+	@for file in docker/*.Dockerfile docker/own/*.Dockerfile; do docker buildx build --quiet --check --file $$file . || exit; done
 	@rm -rf .venv/lock && cp -r requirements .venv/lock && $(MAKE) --no-print-directory --silent lock OUT=.venv/lock
 	@diff -r .venv/lock requirements || { echo 'the locks are not what pyproject.toml asks for: make lock'; exit 1; }
 
@@ -116,6 +116,13 @@ test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 test-arm64: .venv/images.lock .venv/app.lock ## build and test four images for arm64 (emulated: half an hour; ARM64="alpine or scratch")
 	$(BIN)/pytest tests/images/arm64.py $(if $(ARM64),-k "$(ARM64)")
 .PHONY: images stop reproduce test-images test-arm64
+
+# Your own app
+own: .venv/pip $(if $(wildcard $(APP)/uv.lock),.venv/lint.lock) ## pack your own app: APP=path MODULE=package.module BASE=scratch
+	@ENGINE='$(ENGINE)' $(BIN)/python -m scripts.own "$$APP" "$$MODULE" "$$BASE"
+test-own: .venv/images.lock .venv/lint.lock ## pack each of examples/ on every base, and try it (some minutes)
+	$(BIN)/pytest tests/own --durations 5
+.PHONY: own test-own
 
 # Comparison
 COMPARE = $(BIN)/python docker/compare --build '$(BUILD)'

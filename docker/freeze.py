@@ -3,14 +3,18 @@
 A spec of PyInstaller imports it: geoip.spec is an example.
 """
 
+import ast
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
-from importlib.metadata import distribution
+from importlib.metadata import distribution, packages_distributions
+from importlib.util import find_spec
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 Entries = list[tuple[str, str, str]]
 """A table of contents of PyInstaller: the name in the bundle, the file that becomes it, and the kind."""
@@ -33,15 +37,24 @@ ENCODINGS |= {
 """What UTF-8, JSON, host names and zip archives take."""
 
 
+OTHER_SYSTEMS = re.compile(r"win(32|dows|console)|msvc|macos")
+"""What a module is called that is for another system."""
+
+
+def locked(lock: Path) -> Iterator[Requirement]:
+    """The packages of `lock`, a requirements.txt with hashes, that are for this system and this Python."""
+    for line in re.findall(r"^[\w.-]+(?:\[.*?\])?==[^\\#\n]*", lock.read_text(), re.MULTILINE):
+        requirement = Requirement(line.partition(" --hash")[0])
+        if not requirement.marker or requirement.marker.evaluate():
+            yield requirement
+
+
 def metadata(lock: Path, work: Path) -> Iterator[tuple[str, str]]:
     """The metadata and licences of every package in `lock`, as PyInstaller's `datas`. A scanner sees a package by them.
 
     `lock` is a requirements.txt. `work` is a folder for METADATA, which is written anew without the README in it.
     """
-    for line in re.findall(r"^\S+==.*?(?= \\$)", lock.read_text(), re.MULTILINE):
-        requirement = Requirement(line)
-        if requirement.marker and not requirement.marker.evaluate():
-            continue
+    for requirement in locked(lock):
         for file in distribution(requirement.name).files or ():
             # RECORD names files that are not in the bundle.
             if not file.parts[0].endswith(".dist-info") or file.name == "RECORD":
@@ -52,6 +65,83 @@ def metadata(lock: Path, work: Path) -> Iterator[tuple[str, str]]:
                 source.parent.mkdir(parents=True, exist_ok=True)
                 source.write_text(file.read_text().partition("\n\n")[0] + "\n")
             yield str(source), str(file.parent)
+
+
+def entry(module: str, work: Path) -> str:
+    """A script in `work` that runs `module` as `python -m` does, for PyInstaller to start from."""
+    script = work / "run.py"
+    script.write_text(f'import runpy\n\nrunpy.run_module("{module}", run_name="__main__", alter_sys=True)\n')
+    return str(script)
+
+
+def not_locked(lock: Path) -> list[str]:
+    """The modules that are installed here and are of no package in `lock`: they are the build's, not the app's."""
+    names = {canonicalize_name(requirement.name) for requirement in locked(lock)}
+    owners = packages_distributions()
+    return sorted(name for name in owners if names.isdisjoint(map(canonicalize_name, owners[name])))
+
+
+def report(package: str, modules: Entries, files: Entries, lock: Path, warnings: Path) -> str:
+    """What the bundle of an app's `package` left out, and which imports the analysis could not follow, in words.
+
+    `modules` and `files` are all that is in the bundle. `warnings` is the file that PyInstaller writes.
+    """
+    kept = {name.partition(".")[0] for name, _, _ in modules} | set(sys.builtin_module_names)
+    # Compiled modules of the standard library lie in python3.N/lib-dynload.
+    kept |= {re.sub("^python3.*/lib-dynload/", "", name).partition("/")[0].partition(".")[0] for name, _, _ in files}
+    base = next(source for name, source, _ in files if name == "base_library.zip")
+    kept |= {name.partition("/")[0].partition(".")[0] for name in ZipFile(base).namelist()}
+    return "\n".join([*_left_out(kept, lock), *_not_found(kept, warnings.read_text()), *_not_seen(package, modules)])
+
+
+def _left_out(kept: set[str], lock: Path) -> Iterator[str]:
+    library = sorted(name for name in sys.stdlib_module_names - kept if name[0] != "_" and find_spec(name))
+    yield f"left out: {len(library)} modules of the standard library that nothing imports: {', '.join(library)}"
+    owners = packages_distributions()
+    used = {canonicalize_name(owner) for name in kept for owner in owners.get(name, ())}
+    if unused := sorted({canonicalize_name(requirement.name) for requirement in locked(lock)} - used):
+        yield f"left out: packages of the lock that nothing imports: {', '.join(unused)} (WHOLE='NAME' takes one in)"
+
+
+def _not_found(kept: set[str], warnings: str) -> Iterator[str]:
+    """A line of `warnings` names a missing module, and by which others it is imported, and how: at the top of a module;
+    or in a function, under a condition or in a `try`, which a program may do without.
+    """
+    needed: dict[str, set[str]] = {}
+    optional = set()
+    for name, places in re.findall(r"^missing module named '?([\w.]+)'? - imported by (.*)$", warnings, re.MULTILINE):
+        top = name.partition(".")[0]
+        importers = {by for by in re.findall(r"([\w.]+) \(top-level\)", places) if not OTHER_SYSTEMS.search(by)}
+        # `from multiprocessing import Value` takes an attribute for a module.
+        if importers and top not in kept and not top.startswith("_frozen_importlib"):
+            needed.setdefault(top, set()).update(importers)
+        elif name == top and top not in sys.stdlib_module_names and not top.startswith("pyimod"):
+            optional.add(top)
+    for top, importers in sorted(needed.items()):
+        yield f"not found: {top}, without which these cannot be imported: {', '.join(sorted(importers))}"
+    if optional := optional - needed.keys():
+        yield f"not found, and optional to those that import it: {', '.join(sorted(optional))}"
+
+
+def _not_seen(package: str, modules: Entries) -> Iterator[str]:
+    computed: dict[str, list[str]] = {}
+    for name, source, _ in modules:
+        top = name.partition(".")[0]
+        if source and source.endswith(".py") and top not in sys.stdlib_module_names:
+            computed.setdefault(top, []).extend(f"{name}:{line}" for line in _computed_imports(Path(source)))
+    if own := computed.pop(package, []):
+        yield f"not seen: what your app imports by a computed name, at {', '.join(own)}"
+    if others := [f"{top} ({len(lines)})" for top, lines in sorted(computed.items()) if lines]:
+        yield f"not seen: what these import by computed names, as plugins (number of places): {', '.join(others)}"
+
+
+def _computed_imports(source: Path) -> Iterator[int]:
+    """The lines of a module where the name of an import is computed."""
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        if isinstance(node, ast.Call) and node.args and not isinstance(node.args[0], ast.Constant):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if called in {"import_module", "__import__"}:
+                yield node.lineno
 
 
 def pruned_library(datas: Entries, work: Path, encodings: Iterable[str] = ENCODINGS) -> Entries:

@@ -1,0 +1,219 @@
+"""What cannot work is refused in one line that says what to do, with status 2, and leaves no image with a name."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts.own import OwnError, check_module, project_name, requirements, stage
+from tests.conftest import ROOT
+from tests.own.conftest import docker, own
+
+TZDATA = (ROOT / "examples/pillow-worker/requirements.txt").read_text().partition("tzdata==")
+LOCK = f"tzdata=={TZDATA[2]}"
+SERVES = "import time\nwhile True:\n    time.sleep(1)\n"
+
+
+def project(folder: Path, lock: str | None = LOCK, code: str = SERVES) -> Path:
+    """A project of one module, `main`."""
+    path = folder / "own-refused"
+    path.mkdir()
+    (path / "main.py").write_text(code)
+    if lock is not None:
+        (path / "requirements.txt").write_text(lock)
+    return path
+
+
+def refusal(path: Path, module: str = "main", base: str = "slim") -> str:
+    """The line that refuses this project."""
+    result = own(path, module, base)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert docker("image", "ls", "--quiet", "own-refused") == ""
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("lock", [None, "tzdata==2026.6\n"], ids=["none", "no hashes"])
+def test_without_a_lock(tmp_path: Path, lock: str | None) -> None:
+    assert "no lock with hashes" in (line := refusal(project(tmp_path, lock)))
+    assert "uv pip compile --universal --generate-hashes" in line
+
+
+@pytest.mark.parametrize("module", ["../main", "main'", "main.py/", ".main"])
+def test_what_cannot_be_a_module(tmp_path: Path, module: str) -> None:
+    assert "is not the name of a module" in refusal(project(tmp_path), module)
+
+
+@pytest.mark.parametrize("module", ["shop", "main.web", "main.py"])
+def test_a_module_that_does_not_exist(tmp_path: Path, module: str) -> None:
+    assert "no module" in refusal(project(tmp_path), module)
+
+
+def test_a_base_that_does_not_exist(tmp_path: Path) -> None:
+    assert refusal(project(tmp_path), "main", "alpine").endswith("slim, distroless-python, distroless, scratch")
+
+
+def test_a_project_that_does_not_exist(tmp_path: Path) -> None:
+    assert "there is no folder" in refusal(tmp_path / "nowhere")
+
+
+def test_a_hash_that_does_not_match(tmp_path: Path) -> None:
+    lock = LOCK.splitlines()[0] + f"\n    --hash=sha256:{'0' * 64}\n"
+    assert refusal(project(tmp_path, lock)).startswith("tzdata==")
+
+
+def test_a_package_without_a_hash(tmp_path: Path) -> None:
+    assert refusal(project(tmp_path, LOCK + "six==1.17.0\n")).startswith("six==1.17.0")
+
+
+def test_a_package_without_a_wheel_for_musl(tmp_path: Path) -> None:
+    lock = f"torch==2.9.0 \\\n    --hash=sha256:{'0' * 64}\n"
+    line = refusal(project(tmp_path, lock), "main", "scratch")
+    assert line.startswith("torch==2.9.0 has no wheel for musl (try BASE=distroless)")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def main():\n    pass\n", "call what it is to do at its end"),
+        ("import shop\n", "ModuleNotFoundError: No module named 'shop'"),
+        ("import os\nos.environ['SECRET']\n", "KeyError: 'SECRET' (RUN='--env NAME=value'"),
+        ("open('/srv/state', 'w')\n", "Read-only file system"),
+    ],
+    ids=["nothing", "missing", "setting", "read-only"],
+)
+def test_a_module_that_ends_at_once(tmp_path: Path, code: str, said: str) -> None:
+    assert said in refusal(project(tmp_path, code=code))
+
+
+def test_a_job_may_end_at_once(tmp_path: Path) -> None:
+    path = project(tmp_path, code="print('done')\n")
+    try:
+        assert own(path, "main", "slim", JOB="1").returncode == 0
+    finally:
+        docker("image", "rm", "own-refused:slim")
+
+
+def test_a_frozen_module_without_a_guard_is_not_run_by_its_build(tmp_path: Path) -> None:
+    path = project(tmp_path, code=SERVES)
+    try:
+        assert own(path, "main", "distroless").returncode == 0
+    finally:
+        docker("image", "rm", "own-refused:distroless")
+
+
+def test_make_says_how_it_is_called() -> None:
+    result = subprocess.run(["make", "own", "BASE=scratch"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr.startswith("make own APP=path/to/project MODULE=package.module BASE=")
+
+
+def test_a_base_without_time_zones_needs_tzdata(tmp_path: Path) -> None:
+    path = project(tmp_path, "# empty: --hash=\n", f"from zoneinfo import ZoneInfo\nZoneInfo('Asia/Tokyo')\n{SERVES}")
+    assert "No time zone found with key Asia/Tokyo" in refusal(path, "main", "scratch")
+
+
+UV_LOCK = """
+version = 1
+requires-python = ">=3.11"
+
+[[package]]
+name = "shop"
+version = "1"
+source = { virtual = "." }
+dependencies = [{ name = "tzdata" }]
+dev-dependencies = { dev = [{ name = "six" }] }
+[package.metadata]
+requires-dist = [{ name = "tzdata" }]
+
+[[package]]
+name = "tzdata"
+version = "2026.6"
+source = { registry = "https://index.invalid/simple" }
+wheels = [{ url = "https://index.invalid/tzdata-2026.6-py2.py3-none-any.whl", hash = "sha256:ONE" }]
+
+[[package]]
+name = "six"
+version = "1.17.0"
+source = { registry = "https://index.invalid/simple" }
+wheels = [{ url = "https://index.invalid/six-1.17.0-py2.py3-none-any.whl", hash = "sha256:TWO" }]
+""".replace("ONE", "1" * 64).replace("TWO", "2" * 64)
+
+PYLOCK = """
+lock-version = "1.0"
+created-by = "pip"
+
+[[packages]]
+name = "tzdata"
+version = "2026.6"
+marker = "sys_platform != 'win32'"
+sdist = { name = "tzdata-2026.6.tar.gz", hashes = { sha256 = "ONE" } }
+wheels = [{ name = "tzdata-2026.6-py2.py3-none-any.whl", hashes = { sha256 = "TWO" } }]
+
+[[packages]]
+name = "shop"
+directory = { path = "." }
+""".replace("ONE", "1" * 64).replace("TWO", "2" * 64)
+
+
+def test_uv_lock_is_read_without_development_dependencies(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["tzdata"]\n'
+        '[dependency-groups]\ndev = ["six"]\n'
+    )
+    (tmp_path / "uv.lock").write_text(UV_LOCK)
+    lock = requirements(tmp_path)
+    assert lock.splitlines()[0].startswith("tzdata==2026.6")
+    assert f"--hash=sha256:{'1' * 64}" in lock
+    assert "six" not in lock and "shop" not in lock and "index.invalid" not in lock
+
+
+def test_pylock_is_read_with_its_markers(tmp_path: Path) -> None:
+    (tmp_path / "pylock.toml").write_text(PYLOCK)
+    lock = requirements(tmp_path)
+    assert lock.startswith("tzdata==2026.6 ; sys_platform != 'win32' \\\n")
+    assert f"--hash=sha256:{'2' * 64}" in lock and f"--hash=sha256:{'1' * 64}" in lock
+    assert "shop" not in lock
+
+
+def test_a_damaged_uv_lock(tmp_path: Path) -> None:
+    path = project(tmp_path, None)
+    (path / "uv.lock").write_text("version = ")
+    assert "uv.lock cannot be read" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "module"), [("shop.py", "shop"), ("shop/__main__.py", "shop"), ("src/shop/web.py", "shop.web")]
+)
+def test_a_module_is_found_where_python_finds_it(tmp_path: Path, file: str, module: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).touch()
+    check_module(tmp_path, module)
+    with pytest.raises(OwnError, match="no module"):
+        check_module(tmp_path, f"{module}s")
+
+
+def test_an_image_has_the_projects_name(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "My_Shop.Web"\n')
+    assert project_name(tmp_path) == "my-shop-web"
+
+
+def test_secrets_and_environments_stay_out(tmp_path: Path) -> None:
+    path = project(tmp_path)
+    for name in (".env", ".git/config", ".venv/bin/python", "server.key", "build/old"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("secret")
+    stage(path, "main", "scratch", path / "build/own/staged")
+    staged = {str(file.relative_to(path / "build/own/staged")) for file in (path / "build/own/staged").rglob("*")}
+    assert staged == {
+        *("main.py", "requirements.txt", "Dockerfile", ".dockerignore"),
+        *("freezing", "freezing/app.spec", "freezing/freeze.py", "freezing/freeze.txt"),
+    }
+
+
+def test_the_projects_own_spec_is_used(tmp_path: Path) -> None:
+    path = project(tmp_path)
+    (path / "freezing").mkdir()
+    (path / "freezing/app.spec").write_text("# ours")
+    stage(path, "main", "distroless", tmp_path / "staged")
+    assert (tmp_path / "staged/freezing/app.spec").read_text() == "# ours"
