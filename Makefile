@@ -33,7 +33,7 @@ test: .venv/app.lock .venv/test.lock ## run the tests (SLOW=1: the long ones too
 	@$(BIN)/python -m pytest --dist worksteal -p no:schemathesis \
 	  $(if $(SLOW),--numprocesses auto --cov --cov-report=term-missing:skip-covered,--numprocesses 4 -m 'not slow')
 
-SCRIPTS = .ci/run scripts/venv tests/deploy/setup tests/docs/newcomer tests/images/setup-browser tests/publish/setup
+SCRIPTS = .ci/run scripts/reproduce scripts/run-container scripts/stop-container scripts/venv tests/images/podman-steps tests/deploy/setup tests/docs/newcomer tests/images/setup-browser tests/publish/setup
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -112,17 +112,17 @@ sbom-%: .venv/images.lock ## list the packages in one, as build/NAME.spdx.json
 test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 	tests/images/setup-browser
 	$(BIN)/pytest tests/images
-.PHONY: images stop reproduce test-images
+test-arm64: .venv/images.lock .venv/app.lock ## build and test four images for arm64 (emulated: half an hour; ARM64="alpine or scratch")
+	$(BIN)/pytest tests/images/arm64.py $(if $(ARM64),-k "$(ARM64)")
+.PHONY: images stop reproduce test-images test-arm64
 
 # Comparison
 COMPARE = $(BIN)/python docker/compare --build '$(BUILD)'
-compare: .venv/images.lock ## measure all images that are built, and print the tables (some minutes: it builds each anew)
-	@$(COMPARE) $(IMAGES)
-compare-docs: .venv/images.lock ## the same, and write docs/comparison.md, .svg and .json
+compare: .venv/images.lock ## measure all images that are built, and print the tables (some minutes; SKIP='second pull' builds none)
+	@$(COMPARE) $(if $(SKIP),--skip '$(SKIP)') $(IMAGES)
+compare-docs: .venv/images.lock ## the same, and write the figures into the documents
 	@$(COMPARE) --docs docs $(IMAGES)
 	@$(MAKE) --no-print-directory figures
-scan-%: .venv/images.lock ## list the vulnerabilities of one, by the scanner that is there
-	@$(BIN)/python docker/compare --scan $*
 .PHONY: compare compare-docs
 
 # Release
@@ -151,8 +151,8 @@ test-deploy: .venv/deploy.lock .venv/app.lock ## test deploy/ with the image tha
 .PHONY: test-deploy
 
 # Documentation
-DOCUMENTS = README.md docs/workshop.md
-figures: .venv/images.lock ## write the figures of docs/comparison.json into the documents
+DOCUMENTS = README.md docs/comparison.md docs/ladder.md docs/workshop.md
+figures: .venv/images.lock ## write the figures of docs/comparison.json, and how the Dockerfiles differ, into the documents
 	@$(BIN)/python docker/compare/figures.py docs/comparison.json $(DOCUMENTS)
 screenshots: .venv/images.lock ## take the pictures of the page that `make run` or `make run-NAME` serves
 	tests/images/setup-browser

@@ -12,6 +12,8 @@ import certifi
 import httpcore
 from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 
+from app.problems import Fault
+
 MAX_BODY = 64 * 1024
 """Bytes of an answer that are read; real answers have less than two thousand."""
 
@@ -26,6 +28,10 @@ _PROXY = TypeAdapter(AnyHttpUrl)
 
 class ClientError(Exception):
     """There is no answer. The message holds no URL, since a URL may hold a key."""
+
+    def __init__(self, message: str, fault: Fault) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class Response(NamedTuple):
@@ -59,10 +65,11 @@ class Client:
                 with suppress(httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError):
                     return await self._ask(kept, target, fields)
             return await self._ask(self._connect(target.origin), target, fields)
-        except (httpcore.NetworkError, OSError) as error:
-            raise ClientError(f"{type(error).__name__}: {error}") from error
-        except (httpcore.ProtocolError, httpcore.ProxyError, ValueError) as error:
-            raise ClientError(type(error).__name__) from error  # its own message may quote the request
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError, OSError, ValueError) as error:
+            is_quoting = isinstance(error, httpcore.ProtocolError | httpcore.ProxyError | ValueError)  # the request
+            reason = type(error).__name__ if is_quoting else f"{type(error).__name__}: {error}"
+            is_away = isinstance(error, httpcore.ConnectError | httpcore.ProxyError | OSError)
+            raise ClientError(reason, "connection" if is_away else "server") from error
 
     async def aclose(self) -> None:
         """Close the connections that are kept."""
@@ -116,10 +123,10 @@ def _read_proxy(scheme: str, proxy: str) -> tuple[str, tuple[str, str] | None]:
 
 async def _read_body(response: httpcore.Response, headers: Mapping[str, str]) -> bytes:
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise ClientError("the answer is compressed, which was not asked for")
+        raise ClientError("the answer is compressed, which was not asked for", "answer")
     body = bytearray()
     async for part in response.aiter_stream():
         body += part
         if len(body) > MAX_BODY:
-            raise ClientError(f"the answer has more than {MAX_BODY} bytes")
+            raise ClientError(f"the answer has more than {MAX_BODY} bytes", "answer")
     return bytes(body)

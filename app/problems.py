@@ -81,7 +81,7 @@ class ProblemDetails(BaseModel):
 
 
 Fault = Literal["answer", "server", "connection"]
-"""Where a source's problem lies: in one answer, in its server (a timeout, HTTP 5xx), or in the way to it."""
+"""Where a problem lies: in one answer, in the source's server (a timeout, HTTP 5xx, no HTTP), or in the way to it."""
 
 
 class Problem(Exception):  # noqa: N818 (the name of RFC 9457)

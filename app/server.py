@@ -42,7 +42,8 @@ def serve() -> int:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         return _fail(f"cannot listen on {settings.bind} port {settings.port}: {reason}", 1)
-    Protocol.max_connections = min(Protocol.max_connections, max(1, _raise_descriptors() - RESERVED))
+    descriptors = _raise_descriptors()
+    Protocol.max_connections = min(Protocol.max_connections, descriptors - min(RESERVED, descriptors // 2))
     is_verbose = settings.log_level == "debug"
     config = uvicorn.Config(
         app,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -85,7 +85,9 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    bind: IPv4Address | IPv6Address = IPv4Address("0.0.0.0")  # noqa: S104 (a container is reached from outside)
+    bind: Annotated[IPv4Address | IPv6Address, BeforeValidator(ip_address)] = IPv4Address(
+        "0.0.0.0"  # noqa: S104 (a container is reached from outside)
+    )
     # Not GEOIP_PORT: Kubernetes sets that to tcp://… beside a Service named geoip.
     port: Annotated[int, Field(ge=1, le=65535, validation_alias="PORT")] = 8080
     sources: Annotated[

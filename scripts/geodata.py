@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import httpx
-from app.mmdb import Databases
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -35,6 +34,7 @@ from rich.progress import (
 )
 
 from app import __version__
+from app.sources.databases import Databases
 
 URL = "https://download.db-ip.com/free"
 TIMEOUT = 30.0  # seconds for a connection, and for the next bytes
@@ -72,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     status = 0
+    os.umask(0o022)  # public data, which the other user of a container has to read
     with (
         Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress,
         httpx.Client(
@@ -272,7 +273,7 @@ def check(path: Path, kind: Kind) -> None:
         found = Databases([path]).find(ip_address("8.8.8.8"))
     except ValueError as error:
         raise FetchError(str(error)) from error
-    if found is None or found[kind.field] is None:
+    if found is None or found.get(kind.field) is None:
         raise FetchError(f"{path.name}: no {kind.field} for 8.8.8.8")
 
 

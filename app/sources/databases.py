@@ -120,12 +120,17 @@ class _File:
             version = _version(self._path.stat())
             if version != self._version:
                 self._version = version  # even if it is damaged: it is not read again until it is replaced
-                self._reader, self._version, self.fields = _read(self._path)
-                self._warning = None
-                logger.info("%s was replaced and read anew", self._path)
-        except (OSError, ValueError) as error:
-            reason = f"{self._path}: {error.strerror}" if isinstance(error, OSError) else error
-            self.warn(f"{reason}; the old contents stay in use")
+                reader, self._version, fields = _read(self._path)
+                if self.fields and not fields:
+                    self.warn(f"{self._path}: it has no field of an answer any more; the old contents stay in use")
+                else:
+                    self._reader, self.fields, self._warning = reader, fields, None
+                    logger.info("%s was replaced and read anew", self._path)
+        except OSError as error:
+            self._version = (0, 0, 0)  # it is tried again
+            self.warn(f"{self._path}: {error.strerror}; the old contents stay in use")
+        except ValueError as error:
+            self.warn(f"{error}; the old contents stay in use")
         self._checked = time.monotonic()
 
 
@@ -138,13 +143,11 @@ def _read(path: Path) -> tuple[maxminddb.Reader, _Version, set[str]]:
         reader = maxminddb.open_database(BytesIO(contents), maxminddb.MODE_FD)
         if _is_cut(reader, contents):
             raise ValueError("the metadata are cut")
-        return (
-            reader,
-            version,
-            {field for record in islice(_sample(reader), _RECORDS_CHECKED) for field in _fields(record)},
-        )
+        records = islice(_sample(reader), _RECORDS_CHECKED)
+        fields = {field for record in records for field in _fields(record)}
     except _DAMAGED as error:
         raise ValueError(f"{path}: not a MaxMind DB file, or a truncated one") from error
+    return reader, version, fields
 
 
 def _version(status: stat_result) -> _Version:

@@ -130,9 +130,8 @@ class HttpSource(Source):
         try:
             response = await self._client.get(self.base_url + path, headers)
         except ClientError as error:
-            raise Problem(
-                "upstream-failed", f"{self.name} cannot be reached", reason=str(error), fault="connection"
-            ) from error
+            what = "sent an answer that is not valid" if error.fault == "answer" else "cannot be reached"
+            raise Problem("upstream-failed", f"{self.name} {what}", reason=str(error), fault=error.fault) from error
         self._check_status(response)
         try:
             body = from_json(response.body, allow_inf_nan=False)

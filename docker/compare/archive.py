@@ -1,177 +1,144 @@
-"""What is in an image: its layers and files, read from `docker save` as a stream.
+"""What is in an image: the one reader of what `docker save` writes, for the comparison and for the images' tests.
 
-Layers as in the OCI image specification (https://github.com/opencontainers/image-spec/blob/main/layer.md): each is a
-tar archive of what it adds, and of whiteouts, `.wh.NAME`, for what it takes away.
+A layer is a tar archive of the files that it adds, and of whiteouts for those that it takes away, as in
+https://github.com/opencontainers/image-spec/blob/main/layer.md. Docker's classic store gives it as it is, containerd's
+compressed. All is computed from the uncompressed layers, so that both stores give the same figures.
 """
 
+import gzip
 import json
-import re
 import stat
+import sys
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
-from docker.models.images import Image
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
-GZIP = b"\x1f\x8b"
-LIBRARY = re.compile(r"[.]so([.][0-9.]+)?$")
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
+KINDS = {tarfile.SYMTYPE: stat.S_IFLNK, tarfile.DIRTYPE: stat.S_IFDIR, tarfile.CHRTYPE: stat.S_IFCHR}
 
 
 class File(NamedTuple):
-    """A name in a layer. Of a hard link only the first name has a size."""
+    """A file, folder or link in a layer."""
 
-    path: str
+    path: str  # absolute
     mode: int  # as in stat(2): kind and permissions
-    size: int  # bytes, as in stat(2): of a symbolic link its target's name
+    size: int  # bytes; 0 for all but regular files, and for the further names of a hard link
+    link: str = ""  # where a symbolic or hard link points to
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0  # seconds since 1970
 
 
-@dataclass(frozen=True)
-class Layer:
-    compressed: int
-    """Bytes that a registry holds."""
-    files: tuple[File, ...]
-    content: str
-    """SHA-256 of names, modes and contents. Times are left out: a build step touches the folders it mounts in."""
+class Layer(NamedTuple):
+    digest: str  # of the uncompressed tar archive: the image specification's "diff ID"
+    files: tuple[File, ...]  # whiteouts included
 
 
-@dataclass(frozen=True)
-class Contents:
-    """Sizes in bytes; what is counted are regular files that a container sees."""
-
-    unpacked: int
-    """All files of all layers, those that a later layer replaces or takes away included: they are pulled and kept."""
-    compressed: int
-    files: int
-    executables: int
-    """Files with an execute bit, shared libraries aside: `find / -type f -perm /111`."""
-    setuid_files: int
-    """Files that run as their owner or group: `find / -type f -perm /6000`."""
-    shared_libraries: int
-
-
-Layers = dict[str, Layer]
-"""Layers by the digest of their tar archive: what images share is read once."""
-
-
-@contextmanager
-def saved(image: Image) -> Iterator[Path]:
-    """The image as an archive on disk, as long as it is needed."""
-    with TemporaryDirectory(prefix="geoip-compare-") as folder:
-        path = Path(folder, "image.tar")
-        with path.open("wb") as archive:
-            archive.writelines(image.save())
-        yield path
-
-
-def digests(image: Image) -> list[str]:
-    layers: list[str] = image.attrs["RootFS"]["Layers"]
-    return layers
-
-
-def read_layers(image: Image, path: Path, known: Layers) -> list[Layer]:
-    """The image's layers from its archive, the lowest first; `known` is added to."""
+def config(path: Path) -> dict[str, Any]:
+    """The image's configuration: https://github.com/opencontainers/image-spec/blob/main/config.md"""
     with tarfile.open(path) as archive:
-        [manifest] = json.load(_member(archive, "manifest.json"))
-        for digest, name in zip(digests(image), manifest["Layers"], strict=True):
-            if digest not in known:
-                known[digest] = _layer(_member(archive, name))
-    return [known[digest] for digest in digests(image)]
+        found: dict[str, Any] = json.load(_member(archive, _manifest(archive)["Config"]))
+    return found
 
 
-def contents(layers: list[Layer]) -> Contents:
-    files = [file for file in merged(layers) if stat.S_ISREG(file.mode)]
-    libraries = [file for file in files if LIBRARY.search(file.path)]
-    return Contents(
-        unpacked=sum(file.size for layer in layers for file in layer.files),
-        compressed=sum(layer.compressed for layer in layers),
-        files=len(files),
-        executables=sum(bool(file.mode & 0o111) for file in files) - sum(bool(file.mode & 0o111) for file in libraries),
-        setuid_files=sum(bool(file.mode & (stat.S_ISUID | stat.S_ISGID)) for file in files),
-        shared_libraries=len(libraries),
-    )
+def layers(path: Path) -> list[Layer]:
+    """The image's layers, the lowest first."""
+    return [
+        Layer(digest, tuple(_file(member) for member in layer))
+        for digest, blob in _blobs(path)
+        for layer in [tarfile.open(fileobj=blob, mode="r|")]
+    ]
 
 
-def merged(layers: Iterable[Layer]) -> Iterable[File]:
-    """What a container sees of the layers."""
+def contents(path: Path) -> Iterator[tuple[str, File, bytes]]:
+    """Each regular file of each layer, the lowest first, with its layer's digest and its bytes."""
+    for digest, blob in _blobs(path):
+        with tarfile.open(fileobj=blob, mode="r|") as layer:
+            for member in layer:
+                if member.isreg() and (data := layer.extractfile(member)):
+                    yield digest, _file(member), data.read()
+
+
+def compressed(path: Path, known: dict[str, int]) -> dict[str, int]:
+    """The bytes of each layer in a registry, by its digest: compressed by gzip, level 6, as engines push it.
+
+    `known` are the sizes of layers that were compressed before, of other images too; it is added to.
+    """
+    sizes = {}
+    for digest, blob in _blobs(path):
+        if digest not in known:
+            compressor = zlib.compressobj(6, wbits=31)
+            size = 0
+            while chunk := blob.read(1 << 20):
+                size += len(compressor.compress(chunk))
+            known[digest] = size + len(compressor.flush())
+        sizes[digest] = known[digest]
+    return sizes
+
+
+def tree(layers: Iterable[Layer]) -> dict[str, File]:
+    """What a container sees, by path: each layer over the ones below it, whiteouts carried out."""
     seen: dict[str, File] = {}
-
-    def remove_below(folder: str) -> None:
-        for path in [path for path in seen if path.startswith(f"{folder}/")]:
-            del seen[path]
-
     for layer in layers:
         # A whiteout is about the layers below, wherever it stands in its own.
         for file in layer.files:
-            path = PurePosixPath(file.path)
-            if path.name == OPAQUE:
-                remove_below(str(path.parent))
-            elif path.name.startswith(WHITEOUT):
-                gone = str(path.with_name(path.name.removeprefix(WHITEOUT)))
+            folder, _, name = file.path.rpartition("/")
+            if name == OPAQUE:
+                _remove_below(seen, folder)
+            elif name.startswith(WHITEOUT):
+                gone = f"{folder}/{name.removeprefix(WHITEOUT)}"
                 seen.pop(gone, None)
-                remove_below(gone)
+                _remove_below(seen, gone)
         for file in layer.files:
-            if PurePosixPath(file.path).name.startswith(WHITEOUT):
-                continue
-            below = seen.get(file.path)
-            if below and stat.S_ISDIR(below.mode) and not stat.S_ISDIR(file.mode):
-                remove_below(file.path)
-            seen[file.path] = file
-    return seen.values()
+            if not file.path.rpartition("/")[2].startswith(WHITEOUT):
+                if file.path in seen and stat.S_ISDIR(seen[file.path].mode) and not stat.S_ISDIR(file.mode):
+                    _remove_below(seen, file.path)
+                seen[file.path] = file
+    return seen
+
+
+def _remove_below(seen: dict[str, File], folder: str) -> None:
+    for path in [path for path in seen if path.startswith(f"{folder}/")]:
+        del seen[path]
+
+
+def _file(member: tarfile.TarInfo) -> File:
+    kind = stat.S_IFREG if member.isreg() or member.islnk() else KINDS.get(member.type, stat.S_IFIFO)
+    # One spelling of a name: no ./ before it, and no slash after a folder.
+    path = str(PurePosixPath("/", member.name))
+    size = member.size if member.isreg() else 0
+    link = member.linkname if member.islnk() or member.issym() else ""
+    return File(path, kind | stat.S_IMODE(member.mode), size, link, member.uid, member.gid, int(member.mtime))
+
+
+def _blobs(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """The digest of each layer, and its uncompressed tar archive, to be read before the next one is asked for."""
+    digests = config(path)["rootfs"]["diff_ids"]
+    with tarfile.open(path) as archive:
+        for digest, name in zip(digests, _manifest(archive)["Layers"], strict=True):
+            blob = _member(archive, name)
+            magic = blob.read(4)
+            blob.seek(0)
+            if magic == b"\x28\xb5\x2f\xfd":
+                yield digest, cast(IO[bytes], zstd.ZstdFile(blob))
+            elif magic.startswith(b"\x1f\x8b"):
+                yield digest, cast(IO[bytes], gzip.GzipFile(fileobj=blob))
+            else:
+                yield digest, blob
+
+
+def _manifest(archive: tarfile.TarFile) -> dict[str, Any]:
+    found: dict[str, Any] = json.load(_member(archive, "manifest.json"))[0]
+    return found
 
 
 def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
-    member = archive.extractfile(name)
-    if member is None:
-        raise ValueError(f"{name} is no file")
-    return member
-
-
-def _layer(blob: IO[bytes]) -> Layer:
-    # The containerd image store keeps layers as the registry sent them, the older ones keep them unpacked.
-    packed = blob.read(len(GZIP)) == GZIP
-    blob.seek(0)
-    source = _Gzipped(blob)
-    files = []
-    content = sha256()
-    kinds = {tarfile.SYMTYPE: stat.S_IFLNK, tarfile.DIRTYPE: stat.S_IFDIR, tarfile.CHRTYPE: stat.S_IFCHR}
-    with tarfile.open(fileobj=cast(IO[bytes], source), mode="r|gz" if packed else "r|") as archive:
-        for member in archive:
-            kind = stat.S_IFREG if member.isreg() or member.islnk() else kinds.get(member.type, stat.S_IFIFO)
-            size = len(member.linkname.encode()) if member.issym() else member.size
-            # One spelling of a name: not ./etc, and no slash after a folder.
-            path = str(PurePosixPath("/", member.name))
-            file = File(path, kind | stat.S_IMODE(member.mode), 0 if member.islnk() else size)
-            files.append(file)
-            content.update(repr((file, member.linkname)).encode())
-            if member.isreg() and (data := archive.extractfile(member)):
-                while chunk := data.read(1 << 20):
-                    content.update(chunk)
-    return Layer(blob.seek(0, 2) if packed else source.finish(), tuple(files), content.hexdigest())
-
-
-class _Gzipped:
-    """A file that is counted gzipped while it is read: with level 6, as engines push."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._compressor = zlib.compressobj(6, wbits=31)
-        self._length = 0
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._length += len(self._compressor.compress(data))
-        return data
-
-    def finish(self) -> int:
-        """Read to the end, and give the bytes of it all."""
-        while self.read(1 << 20):
-            pass
-        return self._length + len(self._compressor.flush())
+    return cast(IO[bytes], archive.extractfile(name))

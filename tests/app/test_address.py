@@ -1,10 +1,10 @@
-"""Reading addresses, and which of them are on the internet."""
+"""Reading addresses, finding the caller's, and which of them are on the internet."""
 
 from ipaddress import ip_address
 
 import pytest
 
-from app.address import is_global, parse_address
+from app.address import caller_address, is_global, is_in, parse_address, parse_network
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,67 @@ from app.address import is_global, parse_address
 def test_what_is_not_one_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("10.0.0.1", "10.0.0.1/32"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("::1", "::1/128"),
+        ("::ffff:127.0.0.0/104", "127.0.0.0/8"),
+        ("::ffff:10.1.2.3", "10.1.2.3/32"),
+        ("::ffff:a00:0/120", "10.0.0.0/24"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::/95", "::/95"),
+        ("::/96", "::/96"),
+    ],
+)
+def test_a_network_is_read_as_addresses_are(text: str, network: str) -> None:
+    assert str(parse_network(text)) == network
+
+
+@pytest.mark.parametrize("text", ["", "*", "10.0.0.1/8", "::ffff:10.0.0.1/104", "10.0.0.0/33", "proxy.example"])
+def test_what_is_not_a_network_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        parse_network(text)
+
+
+TRUSTED = [parse_network(text) for text in ("::ffff:10.0.0.0/104", "2001:db8::/32")]
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "caller"),
+    [
+        ([], "10.0.0.1"),
+        ([""], "10.0.0.1"),
+        (["8.8.8.8"], "8.8.8.8"),
+        (["8.8.8.8,"], "8.8.8.8"),
+        (["8.8.8.8, ,, "], "8.8.8.8"),
+        ([", 8.8.8.8", ""], "8.8.8.8"),
+        (["8.8.8.8", "1.1.1.1"], "1.1.1.1"),
+        (["8.8.8.8, 10.9.9.9, [2001:db8::5]:443"], "8.8.8.8"),
+        (["8.8.8.8:1234"], "8.8.8.8"),
+        (["[2a00::1]"], "2a00::1"),
+        (["[2a00::1]:80"], "2a00::1"),
+        (["::ffff:8.8.8.8"], "8.8.8.8"),
+        (["8.8.8.8, unknown"], "10.0.0.1"),
+        (["8.8.8.8, unknown, 10.0.0.7"], "10.0.0.7"),
+        (["10.0.0.5, 10.0.0.6"], "10.0.0.5"),
+    ],
+)
+def test_the_caller_is_the_last_hop_that_is_not_a_trusted_proxy(forwarded: list[str], caller: str) -> None:
+    assert caller_address(ip_address("10.0.0.1"), forwarded, TRUSTED) == ip_address(caller)
+
+
+def test_a_peer_that_is_not_trusted_is_the_caller_whatever_it_says() -> None:
+    assert caller_address(ip_address("9.9.9.9"), ["8.8.8.8"], TRUSTED) == ip_address("9.9.9.9")
+
+
+def test_an_address_is_in_a_network_of_its_own_version() -> None:
+    assert is_in(ip_address("10.1.1.1"), TRUSTED)
+    assert not is_in(ip_address("::a00:1"), TRUSTED)
 
 
 def test_a_mapped_address_is_the_ipv4_address_that_it_maps() -> None:

@@ -1,65 +1,216 @@
-"""The client: its connections, and proxies, which httpx's own client would find by itself."""
+"""The HTTP client that sources share: its connections, its proxies, and what it reads."""
 
 import asyncio
+import base64
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import trustme
 
-from app.client import Client, ClientError
-from tests.upstream import Request, Upstream, http_answer
-
-pytestmark = pytest.mark.anyio
+from app.client import MAX_BODY, Client, ClientError, Response
+from tests.conftest import free_port
+from tests.upstream import Request, Upstream, answering, http_answer, sending
 
 Upstreams = Callable[..., Upstream]
 
 
-@pytest.fixture
-def proxy(upstream: Upstreams, monkeypatch: pytest.MonkeyPatch) -> Upstream:
-    """A proxy for everything, and no other network."""
-    proxy = upstream()
-    monkeypatch.setattr("os.environ", {"HTTP_PROXY": proxy.url, "NO_PROXY": "127.0.0.1"})
-    return proxy
-
-
-async def asked(url: str) -> int:
-    client = Client()
+async def get(url: str, headers: dict[str, str], certificates: str | None) -> Response:
+    client = Client(certificates)
     try:
-        return (await client.get(url, {}, {})).status
+        return await client.get(url, headers)
     finally:
         await client.aclose()
 
 
-async def test_a_proxy_of_the_environment_is_asked_for_the_whole_url(proxy: Upstream) -> None:
-    assert await asked("http://upstream.example/8.8.8.8") == 200
+def asked(url: str, headers: dict[str, str] | None = None, certificates: str | None = None) -> Response:
+    """What a client of its own receives."""
+    return asyncio.run(get(url, headers or {}, certificates))
+
+
+# Requests and answers
+
+
+def test_an_answer_has_status_headers_and_body_whatever_the_status(upstream: Upstreams) -> None:
+    source = upstream(answering(b"no", 404, {"X-Reason": "none"}))
+    response = asked(f"{source.url}/8.8.8.8?fields=a,b", {"Authorization": "Bearer sesame"})
+    assert (response.status, response.headers["x-reason"], response.body) == (404, "none", b"no")
+    (request,) = source.requests
+    assert request.target == "/8.8.8.8?fields=a,b"
+    assert request.headers == {
+        "host": source.url.removeprefix("http://"),
+        "accept": "application/json",
+        "accept-encoding": "identity",
+        "user-agent": "geoip",
+        "authorization": "Bearer sesame",
+    }
+
+
+def test_a_body_may_have_64_kib_and_not_a_byte_more(upstream: Upstreams) -> None:
+    assert len(asked(upstream(answering(b" " * MAX_BODY)).url).body) == MAX_BODY
+    with pytest.raises(ClientError, match="more than"):
+        asked(upstream(answering(b" " * (MAX_BODY + 1))).url)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "DEFLATE", "identity, gzip"])
+def test_an_encoding_that_was_not_asked_for_is_refused(encoding: str, upstream: Upstreams) -> None:
+    with pytest.raises(ClientError, match="compressed"):
+        asked(upstream(answering({}, headers={"Content-Encoding": encoding})).url)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity"])
+def test_no_encoding_may_be_said_in_words(encoding: str, upstream: Upstreams) -> None:
+    assert asked(upstream(answering({}, headers={"Content-Encoding": encoding})).url).body == b"{}"
+
+
+@pytest.mark.parametrize(
+    "answer", [b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"]
+)
+def test_an_error_holds_no_url(answer: bytes, upstream: Upstreams) -> None:
+    with pytest.raises(ClientError) as error:
+        asked(f"{upstream(sending(answer)).url}/?key=sesame")
+    assert "sesame" not in str(error.value)
+    assert "://" not in str(error.value)
+
+
+def test_an_answer_over_tls_is_verified(upstream: Upstreams, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    source = upstream(answering({}), tls=context)
+    assert asked(source.url, certificates=str(tmp_path / "ca.pem")).status == 200
+    with pytest.raises(ClientError, match="CERTIFICATE_VERIFY_FAILED"):
+        asked(source.url)
+
+
+# Proxies
+
+
+@pytest.fixture
+def proxy(upstream: Upstreams, monkeypatch: pytest.MonkeyPatch) -> Upstream:
+    """A proxy for HTTP, and no other network."""
+    proxy = upstream()
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return proxy
+
+
+def test_a_proxy_of_the_environment_is_asked_for_the_whole_url(proxy: Upstream) -> None:
+    assert asked("http://upstream.example/8.8.8.8").status == 200
     assert [request.target for request in proxy.requests] == ["http://upstream.example/8.8.8.8"]
 
 
-async def test_a_proxy_without_a_scheme_is_an_http_proxy(proxy: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.environ", {"HTTP_PROXY": proxy.url.removeprefix("http://")})
-    assert await asked("http://upstream.example/8.8.8.8") == 200
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_a_proxy_without_a_scheme_is_an_http_proxy(
+    variable: str, upstream: Upstreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = upstream()
+    monkeypatch.setenv(variable, proxy.url.removeprefix("http://"))
+    assert asked("http://upstream.example/8.8.8.8").status == 200
+    assert len(proxy.requests) == 1
 
 
-async def test_who_needs_no_proxy_is_asked_directly(proxy: Upstream, upstream: Upstreams) -> None:
+def test_a_proxy_gets_its_credentials(upstream: Upstreams, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = upstream()
+    monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("://", "://me:p%40ss%3Aword@"))
+    assert asked("http://upstream.example/8.8.8.8").status == 200
+    kind, _, credentials = proxy.requests[0].headers["proxy-authorization"].partition(" ")
+    assert (kind, base64.b64decode(credentials)) == ("Basic", b"me:p@ss:word")
+
+
+def test_a_proxy_on_an_ipv6_address(upstream: Upstreams, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = upstream()
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        port = listener.getsockname()[1]
+        monkeypatch.setenv("HTTP_PROXY", f"http://[::1]:{port}")
+
+        async def accepted() -> bytes:
+            asking = asyncio.create_task(get("http://upstream.example/8.8.8.8", {}, None))
+            connection, _ = await asyncio.to_thread(listener.accept)
+            with connection:
+                request = await asyncio.to_thread(connection.recv, 1000)
+                connection.sendall(http_answer({}))
+                assert (await asking).status == 200
+                return request
+
+        assert asyncio.run(accepted()).startswith(b"GET http://upstream.example/8.8.8.8 HTTP/1.1\r\n")
+    assert not proxy.requests
+
+
+def test_https_goes_through_a_tunnel(upstream: Upstreams, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = upstream(answering(b"", 403))
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    with pytest.raises(ClientError, match="ProxyError"):
+        asked("https://upstream.example/?key=sesame")
+    assert [request.target for request in proxy.requests] == ["upstream.example:443"]
+
+
+def test_a_host_that_needs_no_proxy_is_asked_directly(proxy: Upstream, upstream: Upstreams) -> None:
     direct = upstream()
-    assert await asked(f"{direct.url}/8.8.8.8") == 200
+    assert asked(f"{direct.url}/8.8.8.8").status == 200
     assert (len(direct.requests), len(proxy.requests)) == (1, 0)
 
 
-async def test_a_proxy_that_is_away_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.environ", {"ALL_PROXY": "http://127.0.0.1:9"})
+def test_a_proxy_that_is_away_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(ClientError):
-        await asked("http://upstream.example/8.8.8.8")
+        asked("http://upstream.example/8.8.8.8")
 
 
-def hanging_up(connection: socket.socket, _: Request) -> None:
-    """Answer on one connection until nothing was asked for 1.5 s."""
-    time.sleep(0.05)
+def test_a_proxy_for_another_protocol_does_not_matter(upstream: Upstreams, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTP_PROXY", "nonsense://me:sesame@127.0.0.1:9")
+    monkeypatch.setenv("SOCKS_PROXY", "socks5://127.0.0.1:9")
+    assert asked(upstream().url).status == 200
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "socks5://me:sesame@127.0.0.1:9",
+        "nonsense://sesame",
+        "http://",
+        "http://sesame:x",
+        "http://[sesame",
+        "http://a:99999",
+    ],
+)
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"])
+def test_a_proxy_that_cannot_be_used_is_refused_by_its_name(
+    variable: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, url)
+    with pytest.raises(ValueError, match=f"^{variable}: ") as error:
+        Client()
+    assert "sesame" not in str(error.value)
+
+
+def test_connections_by_way_of_a_proxy_are_kept(upstream: Upstreams, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = upstream(keeping)
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+
+    async def ask_twice() -> None:
+        client = Client()
+        for _ in range(2):
+            await client.get("http://upstream.example/8.8.8.8", {})
+        await client.aclose()
+
+    asyncio.run(ask_twice())
+    assert proxy.accepted == 1
+
+
+# Connections
+
+
+def keeping(connection: socket.socket, _: Request) -> None:
+    """Answer on one connection until nothing was asked for half a second."""
     while True:
         connection.sendall(http_answer({}, headers={"Connection": "keep-alive"}))
-        if not select.select([connection], [], [], 1.5)[0]:
+        if not select.select([connection], [], [], 0.5)[0]:
             break
         if not connection.recv(65536):
             return
@@ -67,18 +218,62 @@ def hanging_up(connection: socket.socket, _: Request) -> None:
     connection.recv(1)  # until the client closes it as well
 
 
-async def test_connections_that_the_upstream_gave_up_are_closed_while_another_is_in_use(upstream: Upstreams) -> None:
-    source = upstream(hanging_up)
-    client = Client()
-    try:
-        await asyncio.gather(*(client.get(source.url, {}, {}) for _ in range(5)))
-        assert source.open == 5
-        for _ in range(25):
-            await asyncio.sleep(0.1)
-            await client.get(source.url, {}, {})
-        assert (source.open, source.accepted) == (1, 5)
-        await asyncio.sleep(2.5)  # the last one is given up as well
-        await client.get(source.url, {}, {})
-        assert (source.open, source.accepted) == (1, 6)
-    finally:
+def test_connections_that_the_upstream_gave_up_are_closed_while_another_is_in_use(upstream: Upstreams) -> None:
+    at_once = 5
+
+    def together(connection: socket.socket, request: Request) -> None:
+        source.wait(at_once)
+        keeping(connection, request)
+
+    source = upstream(together)
+
+    async def ask() -> None:
+        client = Client()
+        await asyncio.gather(*(client.get(source.url, {}) for _ in range(at_once)))
+        deadline = time.monotonic() + 10
+        while source.open > 1:
+            assert time.monotonic() < deadline, f"{source.open} connections are open"
+            await client.get(source.url, {})
+            await asyncio.sleep(0.05)
+        assert source.accepted == at_once
         await client.aclose()
+
+    asyncio.run(ask())
+
+
+def test_a_connection_that_broke_is_replaced_once(upstream: Upstreams) -> None:
+    def hang_up_later(connection: socket.socket, _: Request) -> None:
+        connection.sendall(http_answer({}, headers={"Connection": "keep-alive"}))
+        connection.recv(65536)  # the next request, which is not answered
+
+    source = upstream(hang_up_later)
+
+    async def ask() -> None:
+        client = Client()
+        for _ in range(3):
+            assert (await client.get(source.url, {})).status == 200
+        await client.aclose()
+
+    asyncio.run(ask())
+    assert source.accepted == 3
+
+
+def test_a_connection_that_was_closed_is_passed_over_for_an_older_one(upstream: Upstreams) -> None:
+    def answer(connection: socket.socket, request: Request) -> None:
+        if request.target == "/closing":
+            source.wait(2)
+            time.sleep(0.1)  # so that its answer is the last one
+            connection.sendall(http_answer({}))
+        else:
+            keeping(connection, request)
+
+    source = upstream(answer)
+
+    async def ask() -> None:
+        client = Client()
+        await asyncio.gather(client.get(f"{source.url}/keeping", {}), client.get(f"{source.url}/closing", {}))
+        assert (await client.get(f"{source.url}/keeping", {})).status == 200
+        await client.aclose()
+
+    asyncio.run(ask())
+    assert source.accepted == 2

@@ -1,26 +1,23 @@
 """The service against its own schema, and against any address and any X-Forwarded-For."""
 
-import asyncio
 import itertools
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from starlette.types import Message
 
-from app.address import IPAddress, is_global, parse_address
-from app.api import create_app
-from app.lookup import Found
-from app.problems import UnknownAddress
-from app.settings import Settings
+from app.address import IPAddress, caller_address, is_global, parse_address, parse_network
+from app.answer import Answer
+from app.problems import KINDS
+from tests.app.conftest import Server, serving
 from tests.conftest import Service, environment
 from tests.upstream import Request, Upstream, answering, ipwhois
 
@@ -87,6 +84,36 @@ def test_the_schema_holds_for_the_problems_of_a_faulty_upstream(
     run_schemathesis(service, tmp_path, "--checks=all", excluded, "--max-examples=20")
 
 
+@pytest.fixture(scope="module")
+def schema() -> Iterator[dict[str, Any]]:
+    with serving(GEOIP_SOURCES="mmdb") as service:
+        yield service.get("/openapi.json").json()
+
+
+def test_the_schema_describes_every_field(schema: dict[str, Any]) -> None:
+    described = schema["components"]["schemas"]["Answer"]
+    assert list(described["properties"]) == described["required"] == list(Answer.model_fields)
+    assert all(field["description"] for field in described["properties"].values())
+
+
+def test_the_schema_describes_every_problem_of_the_route(schema: dict[str, Any]) -> None:
+    (operations,) = schema["paths"].values()
+    assert operations.keys() == {"get"}
+    responses = operations["get"]["responses"]
+    for code, kind in KINDS.items():
+        described = responses.get(str(kind.status), {"description": ""})["description"]
+        assert (f"`{code}`: {kind.meaning}" in described) == (code not in {"not-found", "method-not-allowed"})
+    assert "Retry-After" in responses["503"]["headers"]
+    assert [parameter["name"] for parameter in operations["get"]["parameters"]] == ["ip"]
+    listed = schema["components"]["schemas"]["ProblemDetails"]["properties"]["code"]["enum"]
+    assert sorted(listed) == sorted(KINDS)
+
+
+def test_every_reference_of_the_schema_leads_somewhere(schema: dict[str, Any]) -> None:
+    references = set(re.findall(r"'#/components/schemas/(\w+)'", str(schema)))
+    assert references == schema["components"]["schemas"].keys()
+
+
 # Addresses
 
 
@@ -116,7 +143,7 @@ def near_networks(draw: st.DrawFn) -> IPAddress:
 ADDRESSES = near_networks() | st.ip_addresses()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(ADDRESSES)
 def test_an_address_is_global_where_pythons_releases_agree_that_it_is(address: IPAddress) -> None:
     assume(not any(address in network for network in DISPUTED))
@@ -134,7 +161,7 @@ def test_a_translated_address_is_as_global_as_the_one_it_stands_for(address: IPA
     assert is_global(ip_address(f"64:ff9b::{address}")) == is_global(address)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(ADDRESSES)
 def test_every_way_to_write_an_address_is_read(address: IPAddress) -> None:
     meant = address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
@@ -146,7 +173,7 @@ def test_every_way_to_write_an_address_is_read(address: IPAddress) -> None:
     assert parse_address(str(parse_address(str(address)))) == meant
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.text(max_size=45) | st.from_regex(r"[0-9a-fA-F:.%/ ]{0,45}", fullmatch=True))
 def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
     try:
@@ -160,7 +187,7 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
 
 # X-Forwarded-For
 
-TRUSTED = [ip_network(text) for text in ("10.0.0.0/8", "198.51.100.7", "2001:db8::/32")]
+TRUSTED = [parse_network(text) for text in ("10.0.0.0/8", "198.51.100.7", "2001:db8::/32")]
 PROXIES = st.sampled_from(
     ["10.0.0.1", "10.255.0.9", "198.51.100.7", "2001:db8::1", "::ffff:10.0.0.1", "[2001:db8::2]:81"]
 )
@@ -207,67 +234,50 @@ def is_trusted(text: str) -> bool:
     return address is not None and any(address in network for network in TRUSTED)
 
 
-def expected(peer: str, headers: Sequence[str]) -> IPAddress | None:
-    """The rightmost hop that is not a trusted proxy, if it is an address; else the peer."""
-    chain = [host(hop.strip()) for header in headers for hop in header.split(",")] if headers else []
-    if not is_trusted(peer) or not chain:
-        return address_or_none(peer)
-    caller = next((hop for hop in reversed(chain) if not is_trusted(hop)), chain[0])
-    return address_or_none(caller) or address_or_none(peer)
+def expected(peer: IPAddress, headers: Sequence[str]) -> IPAddress:
+    """The rightmost hop that is not a trusted proxy, if it is an address; else the hop or the peer behind it."""
+    chain = [host(hop.strip()) for header in headers for hop in header.split(",") if hop.strip()]
+    address = peer
+    for hop in reversed(chain):
+        if not is_trusted(str(address)) or address_or_none(hop) is None:
+            break
+        address = parse_address(hop)
+    return address
 
 
-class Asked:
-    """A lookup that notes what it is asked about."""
+PEERS = ["10.0.0.1", "2001:db8::1", "::ffff:10.0.0.1", "8.8.4.4", "127.0.0.1"]
 
-    def __init__(self, *_: object, **__: object) -> None:
-        self.addresses: list[IPAddress | None] = []
 
-    async def find(self, address: IPAddress | None) -> Found:
-        self.addresses.append(address)
-        raise UnknownAddress("nobody knows")
+@settings(max_examples=200, deadline=None)
+@given(
+    peer=st.sampled_from(PEERS).map(parse_address),
+    headers=st.lists(st.lists(hops(), min_size=1, max_size=4).map(", ".join), max_size=3),
+)
+@example(peer=parse_address("10.0.0.1"), headers=["1.1.1.1", "8.8.8.8, 10.0.0.2", "10.0.0.3"])
+@example(peer=parse_address("10.0.0.1"), headers=["8.8.8.8, unknown"])
+@example(peer=parse_address("8.8.4.4"), headers=["1.1.1.1"])
+def test_the_rightmost_hop_that_is_not_a_trusted_proxy_is_the_caller(peer: IPAddress, headers: list[str]) -> None:
+    assert caller_address(peer, headers, TRUSTED) == expected(peer, headers)
 
 
 @pytest.fixture(scope="module")
-def service() -> tuple[FastAPI, Asked]:
-    """An application behind trusted proxies, and what it looks up."""
-    asked = Asked()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.environ", {})
-        patch.setattr("app.api.Lookup", lambda *_, **__: asked)
-        trusted = ",".join(str(network) for network in TRUSTED)
-        return create_app(Settings(_env_file=None, sources="ipwhois", trusted_proxies=trusted)), asked  # type: ignore[arg-type, call-arg]
+def behind_a_proxy() -> Iterator[tuple[Server, Upstream]]:
+    """The service, which trusts loopback, and its upstream."""
+    with (
+        Upstream(ipwhois) as upstream,
+        serving(GEOIP_TRUSTED_PROXIES="127.0.0.0/8", GEOIP_CACHE_TTL=0, GEOIP_IPWHOIS_URL=upstream.url) as service,
+    ):
+        yield service, upstream
 
 
-async def get(app: FastAPI, peer: str, headers: Sequence[str]) -> int:
-    """Status of the answer to GET / from a peer."""
-    statuses: list[int] = []
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            statuses.append(message["status"])
-
-    fields = [(b"x-forwarded-for", header.encode("latin1")) for header in headers]
-    scope = {"type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "path": "/", "raw_path": b"/"}
-    await app(scope | {"query_string": b"", "headers": fields, "client": (peer, 1234)}, receive, send)
-    return statuses[0]
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    peer=st.sampled_from(["10.0.0.1", "2001:db8::1", "::ffff:10.0.0.1", "8.8.4.4", "127.0.0.1"]),
-    headers=st.lists(st.lists(hops(), min_size=1, max_size=4).map(", ".join), max_size=3),
-)
-@example(peer="10.0.0.1", headers=["1.1.1.1", "8.8.8.8, 10.0.0.2", "10.0.0.3"])
-@example(peer="10.0.0.1", headers=["8.8.8.8, unknown"])
-@example(peer="8.8.4.4", headers=["1.1.1.1"])
-def test_the_rightmost_hop_that_is_no_trusted_proxy_is_the_caller(
-    service: tuple[FastAPI, Asked], peer: str, headers: list[str]
+@settings(max_examples=50, deadline=None)
+@given(ADDRESSES.filter(lambda address: not str(address).startswith("127.")))
+def test_the_caller_behind_a_proxy_is_asked_about_if_it_is_global(
+    behind_a_proxy: tuple[Server, Upstream], address: IPAddress
 ) -> None:
-    app, asked = service
-    assert asyncio.run(get(app, peer, headers)) == 404
-    address = expected(peer, headers)
-    assert asked.addresses.pop() == (address if address and is_global(address) else None)
-    assert not asked.addresses
+    service, upstream = behind_a_proxy
+    answer = service.get(headers={"X-Forwarded-For": str(address)})
+    meant = parse_address(str(address))
+    asked = str(meant) if is_global(meant) else ""
+    assert answer.json()["ip"] == (asked or "9.9.9.9")
+    assert upstream.requests[-1].target == f"/{asked}"

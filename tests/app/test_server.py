@@ -66,24 +66,13 @@ def test_it_serves_and_says_where(serve: Serve, upstream: Upstreams) -> None:
     ("setting", "line"),
     [
         ({"PORT": "abc"}, "PORT: "),
-        ({"GEOIP_TRUSTED_PROXIES": "10.0.0.1/8"}, "GEOIP_TRUSTED_PROXIES: "),
-        ({"GEOIP_SOURCES": "nobody"}, "GEOIP_SOURCES: "),
         ({"GEOIP_SOURCES": "ipify"}, "GEOIP_IPIFY_KEY: "),
-        ({"GEOIP_IPIFY_KEY": "se same"}, "GEOIP_IPIFY_KEY: "),
         ({"GEOIP_MMDB_CITY": "city.mmdb"}, "city.mmdb: No such file or directory"),
         ({"GEOIP_MMDB_CITY": "rubbish.mmdb"}, "rubbish.mmdb: not a MaxMind DB file"),
         ({"SSL_CERT_FILE": "/no/ca.pem"}, "SSL_CERT_FILE: /no/ca.pem cannot be read: No such file or directory"),
-        ({"SSL_CERT_FILE": "."}, "SSL_CERT_FILE: . cannot be read: Is a directory"),
         ({"SSL_CERT_FILE": "empty"}, "SSL_CERT_FILE: empty holds no certificate"),
-        ({"SSL_CERT_FILE": "rubbish.mmdb"}, "SSL_CERT_FILE: rubbish.mmdb holds no certificate"),
         ({"HTTPS_PROXY": "socks5://me:sesame@127.0.0.1:9"}, "HTTPS_PROXY: "),
         ({"https_proxy": "nonsense://me:sesame@127.0.0.1:9"}, "HTTPS_PROXY: "),
-        ({"ALL_PROXY": "socks5h://sesame"}, "ALL_PROXY: "),
-        ({"HTTP_PROXY": "http://"}, "HTTP_PROXY: "),
-        ({"HTTPS_PROXY": "http://proxy:sesame"}, "HTTPS_PROXY: "),
-        ({"HTTPS_PROXY": "http://[proxy"}, "HTTPS_PROXY: "),
-        ({"HTTPS_PROXY": "http://proxy:99999"}, "HTTPS_PROXY: "),
-        ({"HTTPS_PROXY": "http://pro xy"}, "HTTPS_PROXY: "),
     ],
 )
 def test_a_wrong_setting_ends_the_start_with_one_line_and_status_2(
@@ -273,19 +262,27 @@ def plenty_of_files() -> Iterator[None]:
 @pytest.mark.usefixtures("plenty_of_files")
 def test_idle_clients_shut_nobody_out(soft: int, hard: int, clients: int, serve: Serve) -> None:
     service = serve(through=["prlimit", f"--nofile={soft}:{hard}"])
-    address = ("127.0.0.1", service.port)
     with ExitStack() as stack:
-        for _ in range(clients):
-            stack.enter_context(socket.create_connection(address, timeout=5))
+
+        def connect() -> socket.socket:
+            return stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=5))
+
+        for number in range(clients):
+            client = connect()
+            if number % 50 == 0:  # so that the backlog is never full, which makes a client wait for a second
+                check_answered(client)
         started = time.monotonic()
         assert service.get("/healthz").status_code == 204
         assert time.monotonic() - started < 1
-        newest = [stack.enter_context(socket.create_connection(address, timeout=5)) for _ in range(100)]
-        for client in newest:
-            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: geoip\r\n\r\n")
-            assert client.recv(100).startswith(b"HTTP/1.1 204")
+        for _ in range(100):
+            check_answered(connect())
     assert service.get("/healthz").status_code == 204
     assert service.log.stat().st_size < 2000, service.log.read_text()[:4000]
+
+
+def check_answered(client: socket.socket) -> None:
+    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: geoip\r\n\r\n")
+    assert client.recv(100).startswith(b"HTTP/1.1 204")
 
 
 def test_no_thread_to_be_had_is_a_source_that_failed(serve: Serve) -> None:
@@ -389,8 +386,7 @@ def test_an_upstream_with_a_trusted_certificate_is_asked_and_any_other_is_not(
     misnamed = upstream(tls=server_context(authority[0], "example.org"))
     cases: list[tuple[dict[str, object], Upstream, str | None]] = [
         ({"SSL_CERT_FILE": authority[1]}, trusted, None),
-        ({}, trusted, "upstream-failed"),
-        ({"SSL_CERT_FILE": ""}, trusted, "upstream-failed"),  # unset: the public ones
+        ({"SSL_CERT_FILE": ""}, trusted, "upstream-failed"),  # as good as unset: the public ones
         ({"SSL_CERT_FILE": authority[1]}, misnamed, "upstream-failed"),
     ]
     for certificates, server, code in cases:

@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import load_settings
+from app.settings import Settings, load_settings
+from app.sources import SOURCES
+from app.sources.source import HttpSettings, HttpSource, Source
+from tests.app.scripted import Scripted
 from tests.conftest import ROOT
+
+WEB = [source.name for source in SOURCES if issubclass(source, HttpSource)]
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +33,9 @@ def test_the_defaults_serve_everybody_on_port_8080() -> None:
         ("PORT", "abc", "PORT: Input should be a valid integer"),
         ("PORT", "0", "PORT: Input should be greater than or equal to 1"),
         ("PORT", "65536", "PORT: Input should be less than or equal to 65535"),
-        ("GEOIP_BIND", "everywhere", "GEOIP_BIND: "),
+        ("GEOIP_BIND", "everywhere", "GEOIP_BIND: 'everywhere' does not appear to be an IPv4 or IPv6 address"),
         ("GEOIP_SOURCES", "ipwhois,nobody", "GEOIP_SOURCES: there is no source 'nobody'; there are ipwhois, "),
+        ("GEOIP_BIND", "10.0.0.0/8", "GEOIP_BIND: "),
         ("GEOIP_SOURCES", ",", "GEOIP_SOURCES: "),
         ("GEOIP_SOURCES", "ipapi,ipapi", "GEOIP_SOURCES: a source is named twice"),
         ("GEOIP_SOURCES", "ipify", "GEOIP_IPIFY_KEY: the source ipify needs an API key"),
@@ -40,11 +46,16 @@ def test_the_defaults_serve_everybody_on_port_8080() -> None:
         ("GEOIP_TIMEOUT", "inf", "GEOIP_TIMEOUT: "),
         ("GEOIP_CACHE_TTL", "-1", "GEOIP_CACHE_TTL: "),
         ("GEOIP_CACHE_SIZE", "many", "GEOIP_CACHE_SIZE: "),
-        ("GEOIP_IPIFY_URL", "https://u:se%20cret@host/", "GEOIP_IPIFY_URL: a base URL has neither a user"),
-        ("GEOIP_IPIFY_URL", "https://host/?token=se%20cret", "GEOIP_IPIFY_URL: a base URL has neither a user"),
+        ("GEOIP_IPIFY_URL", "https://u:se%20cret@host/", "GEOIP_IPIFY_URL: a base URL has no user"),
+        ("GEOIP_IPIFY_URL", "https://host/?token=se%20cret", "GEOIP_IPIFY_URL: a base URL has no user"),
         ("GEOIP_TRUSTED_PROXIES", "*", "GEOIP_TRUSTED_PROXIES: '*' is not an address or a network"),
         ("GEOIP_TRUSTED_PROXIES", "10.0.0.1/8", "GEOIP_TRUSTED_PROXIES: '10.0.0.1/8' is not an address or a network"),
-        ("GEOIP_TRUSTED_PROXIES", "::/0", "GEOIP_TRUSTED_PROXIES: ::/0 would trust every client's word about itself"),
+        (
+            "GEOIP_TRUSTED_PROXIES",
+            "::ffff:0.0.0.0/96",
+            "GEOIP_TRUSTED_PROXIES: ::ffff:0.0.0.0/96 would trust every client",
+        ),
+        ("GEOIP_TRUSTED_PROXIES", "::/0", "GEOIP_TRUSTED_PROXIES: ::/0 would trust every client"),
         ("GEOIP_LOG_LEVEL", "loud", "GEOIP_LOG_LEVEL: "),
     ],
 )
@@ -78,7 +89,7 @@ def test_an_empty_variable_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("GEOIP_IPINFO_KEY", "")
     monkeypatch.setenv("PORT", "")
     settings = load_settings()
-    assert settings.ipinfo_key is None
+    assert settings.of_source("ipinfo").secret == ""
     assert settings.port == 8080
 
 
@@ -95,7 +106,7 @@ def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch)
     assert (settings.port, settings.log_level) == (9001, "debug")
 
 
-def test_an_env_file_that_is_no_text_is_named() -> None:
+def test_an_env_file_that_is_not_text_is_named() -> None:
     Path(".env").write_bytes(b"\xff\xfe=1")
     with pytest.raises(ValueError, match=r"^\.env cannot be read: "):
         load_settings()
@@ -106,37 +117,55 @@ def test_no_key_shows_in_the_settings_own_words(monkeypatch: pytest.MonkeyPatch)
     assert "sesame" not in repr(load_settings())
 
 
-def test_the_example_file_lists_every_setting_with_its_default() -> None:
-    text = (ROOT / ".env.example").read_text()
-    defaults = load_settings()
-    lines = [line.removeprefix("#") for line in text.splitlines() if "=" in line]
-    Path(".env").write_text("\n".join(lines))
-    assert load_settings() == defaults
-    names = {line.partition("=")[0] for line in lines}
-    assert names == {"PORT" if name == "port" else f"GEOIP_{name.upper()}" for name in type(defaults).model_fields}
+def example_lines() -> dict[str, str]:
+    lines = [line.removeprefix("#") for line in (ROOT / ".env.example").read_text().splitlines() if "=" in line]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def variables(source: type[Source]) -> set[str]:
+    return {f"GEOIP_{source.name}_{field}".upper() for field in source.settings_model.model_fields}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_the_example_file_has_the_settings_of_each_source(source: type[Source]) -> None:
+    missing = variables(source) - example_lines().keys()
+    assert not missing, f".env.example has no line for {sorted(missing)}"
+
+
+def test_the_example_file_lists_every_other_setting_and_no_more() -> None:
+    own = {field.validation_alias or f"GEOIP_{name.upper()}" for name, field in Settings.model_fields.items()}
+    assert example_lines().keys() == own.union(*map(variables, SOURCES))
+
+
+def test_the_example_file_has_the_defaults() -> None:
+    lines = example_lines()
+    Path(".env").write_text("\n".join(f"{name}={value}" for name, value in lines.items() if not name.endswith("_URL")))
+    assert load_settings().model_dump() == load_settings(_env_file=None).model_dump()
+    urls = {name: value for name, value in lines.items() if name.endswith("_URL") and name != "GEOIP_CACHE_URL"}
+    assert urls == {
+        f"GEOIP_{source.name.upper()}_URL": source.url for source in SOURCES if issubclass(source, HttpSource)
+    }
 
 
 def test_a_key_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("key").write_text("sesame\n")
     monkeypatch.setenv("GEOIP_IPIFY_KEY_FILE", "key")
     monkeypatch.setenv("GEOIP_SOURCES", "ipify")
-    key = load_settings().ipify_key
-    assert key is not None
-    assert key.get_secret_value() == "sesame"
+    assert load_settings().of_source("ipify").secret == "sesame"
 
 
 def test_a_key_that_was_filled_from_a_file_has_its_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEOIP_IPINFO_KEY", "sesame\n")
-    key = load_settings().ipinfo_key
-    assert key is not None
-    assert key.get_secret_value() == "sesame"
+    assert load_settings().of_source("ipinfo").secret == "sesame"
 
 
 def test_a_key_that_is_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("key").write_text("sesame")
     monkeypatch.setenv("GEOIP_IPINFO_KEY_FILE", "key")
     monkeypatch.setenv("GEOIP_IPINFO_KEY", "other")
-    with pytest.raises(ValueError, match=r"^GEOIP_IPINFO_KEY and GEOIP_IPINFO_KEY_FILE are both set$"):
+    with pytest.raises(
+        ValueError, match=r"^GEOIP_IPINFO: the key and the file of the key are both set: keep one of them$"
+    ):
         load_settings()
 
 
@@ -144,7 +173,7 @@ def test_a_key_that_is_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -
     ("content", "reason"),
     [
         (None, "No such file or directory"),
-        (b"\xff", "no text"),
+        (b"\xff", "not a text"),
         (b"\n", "is empty"),
         (b"se same", "a key has no spaces"),
     ],
@@ -176,3 +205,94 @@ def test_a_wrong_cache_url_is_refused_without_its_password(
     with pytest.raises(ValueError, match=f"^GEOIP_CACHE_URL: {reason}") as caught:
         load_settings()
     assert "same" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", WEB)
+@pytest.mark.parametrize(
+    "key", ['"sesame"', "'sesame'", '"sesame', "GEOIP_NAME_KEY=sesame", "KEY=sesame", "ses ame", "sés"]
+)
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_a_key_with_its_quotes_or_its_name_stops_the_start(
+    name: str, key: str, in_a_file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = f"GEOIP_{name.upper()}_KEY"
+    Path("key").write_text(key, "utf-8")
+    monkeypatch.setenv(*((f"{variable}_FILE", "key") if in_a_file else (variable, key)))
+    with pytest.raises(
+        ValueError, match=rf"^{variable}(_FILE)?: a key (has no spaces|is written without quotes)"
+    ) as caught:
+        load_settings()
+    assert key not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("contents", [b"\xef\xbb\xbfsesame", b"\xef\xbb\xbfsesame\r\n", b" sesame\n\n", b"sesame=="])
+def test_a_key_file_may_have_what_editors_add(contents: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("key").write_bytes(contents)
+    monkeypatch.setenv("GEOIP_IPAPI_KEY_FILE", "key")
+    assert load_settings().of_source("ipapi").secret in {"sesame", "sesame=="}
+
+
+@pytest.mark.parametrize("field", ["key", "key_file"])
+@pytest.mark.parametrize("value", [5, ["sesame"], True])
+def test_a_key_that_is_not_text_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"^GEOIP_IPAPI_{field.upper()}: "):
+        load_settings(ipapi={field: value})
+
+
+def test_the_settings_of_a_source_from_outside_are_read_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Outside(Scripted):
+        name = "example"
+        settings_model = HttpSettings
+
+    monkeypatch.setenv("GEOIP_EXAMPLE_URL", "http://127.0.0.1:1/there")
+    monkeypatch.setenv("GEOIP_EXAMPLE_KEY", "sesame")
+    settings = load_settings((*SOURCES, Outside))
+    assert (str(settings.of_source("example").url), settings.of_source("example").secret) == (
+        "http://127.0.0.1:1/there",
+        "sesame",
+    )
+    assert "sesame" not in repr(settings)
+    monkeypatch.setenv("GEOIP_EXAMPLE_URL", "nowhere")
+    with pytest.raises(ValueError, match=r"^GEOIP_EXAMPLE_URL: "):
+        load_settings((*SOURCES, Outside))
+    load_settings()  # which does not know it
+
+
+def test_an_ipv4_mapped_network_is_the_ipv4_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOIP_TRUSTED_PROXIES", "::ffff:127.0.0.0/104,::ffff:10.0.0.1,2001:db8::/32")
+    proxies = [str(network) for network in load_settings().trusted_proxies]
+    assert proxies == ["127.0.0.0/8", "10.0.0.1/32", "2001:db8::/32"]
+
+
+def test_files_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOIP_MMDB_CITY", "/a b/four.mmdb, six.mmdb,")
+    assert load_settings().of_source("mmdb").city == (Path("/a b/four.mmdb"), Path("six.mmdb"))
+
+
+@pytest.mark.parametrize(
+    ("contents", "reason"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"", "holds no certificate"),
+        (b"x", "holds no certificate"),
+    ],
+)
+def test_a_ca_bundle_that_is_no_good_is_named(
+    contents: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if contents is not None:
+        Path("ca.pem").write_bytes(contents)
+    monkeypatch.setenv("SSL_CERT_FILE", "ca.pem")
+    with pytest.raises(ValueError, match=rf"^SSL_CERT_FILE: ca\.pem {reason}"):
+        load_settings()
+
+
+def test_an_empty_ca_bundle_variable_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "")
+    assert load_settings().certificates is None
+
+
+def test_the_number_of_a_database_may_stand_in_the_cache_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOIP_CACHE_URL", "rediss://user:sesame@host:6379/0?ssl_check_hostname=0")
+    assert "sesame" not in repr(load_settings())

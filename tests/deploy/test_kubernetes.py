@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from app.settings import Settings
+from app.settings import Settings, load_settings
 from tests.conftest import ROOT
 from tests.deploy.conftest import DEPLOY, UID
 
@@ -172,7 +172,7 @@ def test_the_grace_covers_the_sleep_and_the_longest_lookup() -> None:
 
 def test_the_service_takes_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.environ", {name: variable["value"] for name, variable in environment().items()})
-    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    settings = load_settings()
     assert set(environment()) <= {f"GEOIP_{name.upper()}" for name in Settings.model_fields}
     assert settings.trusted_proxies
     # The Service has an address of each family, and passes requests on to the pod's address of the same family.

@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import time
+import tomllib
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,11 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
-from building import IMAGES
-from tests.conftest import free_port
+from tests.conftest import ROOT, free_port
 
-FROZEN = ("distroless", "scratch")
-"""Those that hold a frozen app. Each has a NAME.yaml here."""
+IMAGES: dict[str, dict[str, Any]] = tomllib.loads((ROOT / "docker/images.toml").read_text())
+"""The images in the order of the lesson, and what to expect of each."""
+
 # The smallest machine that it is promised to run on, and no writable path.
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pids-limit=64", "--memory=96m")
 
@@ -34,7 +35,7 @@ def docker(*arguments: object, timeout: float = 60) -> str:
 
 @cache
 def built() -> tuple[str, ...]:
-    """The images that are built, the heaviest first."""
+    """The images that are built, in the order of the lesson."""
     tags = docker("image", "ls", "--format", "{{.Tag}}", "geoip").split()
     names = tuple(name for name in IMAGES if name in tags)
     if not names:
@@ -42,14 +43,19 @@ def built() -> tuple[str, ...]:
     return names
 
 
-def program(image: str) -> list[str]:
-    """The service's own command in a container of that image."""
-    return ["/app/geoip"] if image in FROZEN else ["python", "-m", "app"]
+@cache
+def config(tag: str) -> dict[str, Any]:
+    """The configuration of an image: its entry point, user, labels and so on."""
+    found: dict[str, Any] = json.loads(docker("image", "inspect", "--format", "{{json .Config}}", tag))
+    return found
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "image" in metafunc.fixturenames:
-        metafunc.parametrize("image", built(), scope="session")
+    """Give a test every image, or every one that is frozen or is not."""
+    kinds = {"image": (False, True), "frozen_image": (True,), "python_image": (False,)}
+    for fixture in kinds.keys() & set(metafunc.fixturenames):
+        names = [name for name in built() if IMAGES[name]["frozen"] in kinds[fixture]]
+        metafunc.parametrize(fixture, names, scope="session")
 
 
 @dataclass
@@ -72,20 +78,27 @@ class Container:
         command = ["docker", "logs", self.name]
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30).stdout
 
-    def terminate(self) -> float:
+    def healthcheck(self, *options: str) -> int:
+        """Run the image's own health check in the container, and return its exit status."""
+        image = docker("container", "inspect", "--format", "{{.Config.Image}}", self.name)
+        kind, *command = config(image)["Healthcheck"]["Test"]
+        assert kind == "CMD"  # without a shell
+        return subprocess.run(["docker", "exec", *options, self.name, *command], timeout=60).returncode
+
+    def terminate(self, limit: float = 20) -> float:
         """Send SIGTERM; seconds until the container has ended."""
         begin = time.time()
         docker("kill", "--signal=TERM", self.name)
-        docker("wait", self.name, timeout=20)
+        docker("wait", self.name, timeout=limit)
         return datetime.fromisoformat(self.state["FinishedAt"]).timestamp() - begin
 
 
 @pytest.fixture
 def container() -> Iterator[Callable[..., Container]]:
-    """Start an image with these options and settings; it is removed after the test, also after an interrupted one."""
+    """Start `geoip:IMAGE` with these options and settings; it is removed after the test."""
     with ExitStack() as stack:
 
-        def start(image: str, *options: str, **settings: object) -> Container:
+        def start(image: str, *options: str, limit: float = 20, **settings: object) -> Container:
             name = f"geoip-test-{uuid.uuid4().hex}"
             port = free_port()
             settings = {"GEOIP_BIND": "127.0.0.1", "GEOIP_SOURCES": "ipwhois", "PORT": port} | settings
@@ -95,7 +108,7 @@ def container() -> Iterator[Callable[..., Container]]:
                 "run", "--detach", "--name", name, "--network=host", *HARDENED, *variables, *options, f"geoip:{image}"
             )
             container = Container(name, f"http://127.0.0.1:{port}")
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + limit
             while True:
                 try:
                     socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -18,7 +18,7 @@ import pytest
 import trustme
 
 from tests.conftest import ROOT, Service, environment, free_port
-from tests.images.conftest import FROZEN, HARDENED, Container, docker, program
+from tests.images.conftest import HARDENED, Container, config, docker
 from tests.upstream import Behaviour, Request, Upstream, answering, http_answer, ipwhois, ipwhois_answer
 
 Start = Callable[..., Container]
@@ -113,16 +113,14 @@ def test_becomes_healthy_and_says_when_it_is_not(image: str, container: Start) -
     while service.state["Health"]["Status"] != "healthy":
         assert time.monotonic() < deadline, service.state["Health"]
         time.sleep(0.2)
-    check = ["docker", "exec", f"--env=PORT={free_port()}", service.name]
-    elsewhere = subprocess.run([*check, *program(image), "healthcheck"], capture_output=True, timeout=20)
-    assert elsewhere.returncode == 1
+    assert service.healthcheck(f"--env=PORT={free_port()}") == 1
 
 
 def test_without_any_network_it_is_well_and_answers(image: str) -> None:
     name = f"geoip-test-{uuid.uuid4().hex}"
     try:
         docker("run", "--detach", "--name", name, "--network=none", *HARDENED, f"geoip:{image}")
-        check = ["docker", "exec", name, *program(image), "healthcheck"]
+        check = ["docker", "exec", name, *config(f"geoip:{image}")["Entrypoint"], "healthcheck"]
         deadline = time.monotonic() + 40
         while subprocess.run(check, capture_output=True, timeout=20).returncode:
             assert time.monotonic() < deadline, docker("logs", name)
@@ -272,12 +270,11 @@ class SharedCache:
         match words:
             case [b"SET", key, value, *_]:
                 self.entries[key] = value
-            case [b"MGET", *keys]:
-                values = [self.entries.get(key) for key in keys]
-                found = [b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value) for value in values]
-                return b"*%d\r\n%b" % (len(keys), b"".join(found))
-            case [b"EXISTS", *_]:
-                return b":0\r\n"
+            case [b"GET", key]:
+                stored = self.entries.get(key)
+                return b"$-1\r\n" if stored is None else b"$%d\r\n%b\r\n" % (len(stored), stored)
+            case [b"PTTL", key]:
+                return b":86410000\r\n" if key in self.entries else b":-2\r\n"
         return b"+OK\r\n"
 
 
@@ -295,10 +292,9 @@ def test_replicas_share_a_cache(
         asked = upstream()
         settings = {"GEOIP_CACHE_URL": shared.url, "GEOIP_IPWHOIS_URL": asked.url, "SSL_CERT_FILE": "/authority.pem"}
         first, second = (container(image, f"--volume={bundle}:/authority.pem:ro", **settings) for _ in range(2))
-        # The cache has 50 ms to answer and is then left alone for a second, which a busy machine can make of it.
-        for number in range(1, 100):
+        # On a busy machine the cache may not answer within the 50 ms that it has: then another address shows the same.
+        for number in range(1, 20):
             answer = first.get(f"/?ip=8.8.8.{number}")
-            time.sleep(0.2)
             before = len(asked.requests)
             if second.get(f"/?ip=8.8.8.{number}").content == answer.content and len(asked.requests) == before:
                 break
@@ -308,12 +304,26 @@ def test_replicas_share_a_cache(
         shared.close()
 
 
-def test_imports_nothing_that_is_not_compiled(image: str, container: Start, upstream: Callable[..., Upstream]) -> None:
-    if image in FROZEN:
-        return
-    service = container(image, PYTHONVERBOSE="1", GEOIP_IPWHOIS_URL=upstream().url)
+def test_imports_nothing_that_is_not_compiled(
+    python_image: str, container: Start, upstream: Callable[..., Upstream]
+) -> None:
+    service = container(python_image, PYTHONVERBOSE="1", GEOIP_IPWHOIS_URL=upstream().url)
     for target in ("/", "/?ip=8.8.8.8", "/docs", "/openapi.json", "/nowhere"):
         service.get(target)
         service.get(target, Accept="text/html")
     assert re.search(r"code object from '.*app/__pycache__/api[.].*pyc'", service.log)
     assert re.findall(r"code object from '?.*[.]py'?$", service.log, re.MULTILINE) == []
+
+
+def test_works_as_any_other_user(image: str, container: Start) -> None:
+    # As OpenShift runs it: a user that no file knows, in the group root.
+    assert container(image, "--user=1000680000:0").get("/healthz").status_code == 204
+
+
+def test_an_empty_variable_for_the_certificates_is_as_good_as_none(
+    image: str, container: Start, secure: Callable[[Behaviour], Upstream]
+) -> None:
+    # Refused by the image's own certificates, and not for want of any: those would be another error.
+    service = container(image, SSL_CERT_FILE="", GEOIP_IPWHOIS_URL=secure(ipwhois).url)
+    assert service.get("/?ip=8.8.8.8").json()["code"] == "upstream-failed"
+    assert "CERTIFICATE_VERIFY_FAILED" in service.log

@@ -166,6 +166,16 @@ def test_both_files_are_fetched(server: Server, folder: Path, capsys: pytest.Cap
     assert "2026-11. IP Geolocation by DB-IP (https://db-ip.com)" in said[0]
 
 
+def test_anybody_may_read_the_files_whatever_the_umask(server: Server, folder: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        assert run(server, folder / "data") == 0
+    finally:
+        os.umask(before)
+    assert oct((folder / "data").stat().st_mode)[-3:] == "755"
+    assert {oct(path.stat().st_mode)[-3:] for path in (folder / "data").iterdir()} == {"644"}
+
+
 def test_a_broken_connection_goes_on_where_it_stopped(server: Server, folder: Path) -> None:
     whole = len(server.files[CITY])
     server.break_after = [1000, 25_000, 1]
@@ -299,7 +309,7 @@ WHOLE = gzip.compress(database("city"), 1)
         (gzip.compress(b"x" * 20_000_000), "not a MaxMind DB file, or a truncated one"),
         (gzip.compress(database("city")[:-500]), "not a MaxMind DB file, or a truncated one"),
         (gzip.compress(database("city", size=0)), "are too few for a full file"),
-        (gzip.compress(database("city", {"8.8.8.0/24": {"domain": "dns.google"}})), "of another kind"),
+        (gzip.compress(database("city", {"8.8.8.0/24": {"domain": "dns.google"}})), "neither ISPs nor coordinates"),
         (gzip.compress(database("city", {"9.9.9.0/24": RECORDS["city"]["8.8.8.0/24"]})), "no latitude for 8.8.8.8"),
         (gzip.compress(database("city", RECORDS["asn"])), "no latitude for 8.8.8.8"),
     ],

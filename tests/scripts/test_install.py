@@ -30,7 +30,8 @@ def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "a checkout"
     copytree(ROOT / "requirements", folder / "requirements")
     (folder / "scripts").mkdir()
-    for name in ("Makefile", "scripts/venv"):
+    (folder / "docker").mkdir()
+    for name in ("Makefile", "docker/images.toml", "scripts/venv"):
         copy(ROOT / name, folder / name)
     return folder
 
@@ -191,11 +192,14 @@ def test_a_checkout_of_git_for_windows_has_the_same_line_ends(tmp_path: Path) ->
     origin.mkdir()
     for path in (ROOT / ".gitattributes", ROOT / ".ci/run", ROOT / "app/page.html"):
         copy(path, origin)
+    # Neither the developer's configuration of git, nor the repository whose hook may have started the tests.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    kept |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     for command in (
         "git init --quiet origin",
         "git -C origin add .",
         "git -C origin -c user.name=test -c user.email=test@example.com commit --quiet --message test",
         "git clone --quiet --config core.autocrlf=true origin clone",
     ):
-        subprocess.run(command.split(), cwd=tmp_path, timeout=60, check=True)
+        subprocess.run(command.split(), cwd=tmp_path, env=kept, timeout=60, check=True)
     assert [name for name in ("run", "page.html") if b"\r" in (clone / name).read_bytes()] == []
