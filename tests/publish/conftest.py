@@ -107,11 +107,11 @@ class Checkout:
     def make(self, *arguments: str, **settings: str | None) -> Result:
         """Run make; a setting of None is left out of the environment."""
         path = f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"
-        given = os.environ | {"PATH": path, "TLOG": "0", "COSIGN_PASSWORD": "", "LANG": "C.UTF-8"}
+        outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"}
+        given = {key: value for key, value in os.environ.items() if key not in outer}
+        given |= {"PATH": path, "TLOG": "0", "COSIGN_PASSWORD": "", "LANG": "C.UTF-8"}
         given |= {"COSIGN_KEY": str(self.keys / "cosign.key"), "COSIGN_PUBLIC_KEY": str(self.keys / "cosign.pub")}
         environment = {key: value for key, value in (given | settings).items() if value is not None}
-        for key in ("MAKEFLAGS", "MAKELEVEL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"):
-            environment.pop(key, None)
         command = ["make", "--no-print-directory", *arguments]
         done = subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=1500, check=False

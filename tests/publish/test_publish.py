@@ -76,7 +76,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
     "no such key": ((), {"COSIGN_KEY": "/nowhere/cosign.key"}, "there is no file /nowhere/cosign.key"),
     "wrong password": ((), {"COSIGN_PASSWORD": "wrong"}, "COSIGN_KEY: "),
     "no password": ((), {"COSIGN_PASSWORD": None}, "COSIGN_PASSWORD is not set"),
-    "no log without a key": ((), {"COSIGN_KEY": None, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "x"}, "there is no key"),
+    "no log without a key": ((), {"COSIGN_KEY": None, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "x"}, "TLOG=0 needs a key"),
     "unsupported platform": (("PLATFORMS=linux/sparc64",), {}, "does not build for linux/sparc64"),
     "no such image": (("IMAGES=nothing",), {}, "there is no image nothing"),
     "not a version": (("VERSION=latest",), {}, "'latest' is not a version"),

@@ -103,6 +103,23 @@ def test_an_image_that_is_not_there_is_refused(copy: Registry, checkout: Checkou
     assert (result.status, result.errors) == (2, [f"verify: the registry has no {copy.repository}:nothing"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"COSIGN_PUBLIC_KEY": None, "SOURCE": ""}, "whose signature is to be expected"),
+        ({"COSIGN_PUBLIC_KEY": None, "SOURCE": "https://github.com/OWNER/geoip"}, "TLOG=0 needs a key"),
+        ({"COSIGN_PUBLIC_KEY": "/nowhere/cosign.pub"}, "there is no file /nowhere/cosign.pub"),
+    ],
+)
+def test_a_signer_that_nobody_can_prove_is_refused(
+    settings: dict[str, str | None], expected: str, copy: Registry, checkout: Checkout
+) -> None:
+    result = checkout.verify(f"{copy.repository}:alpine", **settings)
+    assert result.status == 2
+    assert len(result.errors) == 1
+    assert expected in result.errors[0]
+
+
 def test_verification_and_admission_expect_the_same_workflow() -> None:
     policy = (ROOT / "deploy/admission/require-signature.yaml").read_text()
     assert f"subjectRegExp: {workflow('https://github.com/OWNER/geoip')}\n" in policy
