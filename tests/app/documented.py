@@ -30,14 +30,14 @@ class Example:
     key: str | None = None
 
 
-_MOUNTAIN_VIEW = {
+_MOUNTAIN_VIEW: dict[str, object] = {
     "city": "Mountain View",
     "region": "California",
     "country": "United States",
     "country_code": "US",
     "timezone": "America/Los_Angeles",
 }
-_IPWHOIS = {
+_IPWHOIS: dict[str, object] = {
     "ip": "8.8.4.4",
     "success": True,
     "type": "IPv4",
@@ -59,7 +59,7 @@ _IPWHOIS_ANSWER = _MOUNTAIN_VIEW | {
     "postal_code": "94039",
     "asn": 15169,
 }
-_IPAPI = {
+_IPAPI: dict[str, object] = {
     "status": "success",
     "country": "Canada",
     "countryCode": "CA",
@@ -73,7 +73,7 @@ _IPAPI = {
     "as": "AS5769 Videotron Ltee",
     "query": "24.48.0.1",
 }
-_IPAPI_ANSWER = {
+_IPAPI_ANSWER: dict[str, object] = {
     "ip": "24.48.0.1",
     "isp": "Le Groupe Videotron Ltee",
     "latitude": 45.6085,
@@ -86,7 +86,7 @@ _IPAPI_ANSWER = {
     "timezone": "America/Toronto",
     "asn": 5769,
 }
-_IPINFO = {
+_IPINFO: dict[str, object] = {
     "ip": "66.87.125.72",
     "hostname": "ip-66-87-125-72.example.net",
     "city": "Springfield",
@@ -96,7 +96,7 @@ _IPINFO = {
     "postal": "01105",
     "timezone": "America/New_York",
 }
-_IPINFO_ANSWER = {
+_IPINFO_ANSWER: dict[str, object] = {
     "ip": "66.87.125.72",
     "isp": "Example Networks Ltd",
     "latitude": 42.0999,

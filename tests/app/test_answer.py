@@ -13,7 +13,7 @@ from app.problems import Problem
 from app.registries import COUNTRY_CODES
 
 EIGHT = ip_address("8.8.8.8")
-PLACE = {"isp": "Example Net", "latitude": 1.5, "longitude": -2.5}
+PLACE: dict[str, object] = {"isp": "Example Net", "latitude": 1.5, "longitude": -2.5}
 
 
 def problem(fields: dict[str, object], address: str | None = "8.8.8.8") -> Problem:
