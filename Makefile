@@ -159,7 +159,7 @@ test-deploy: .venv/deploy.lock .venv/app.lock ## test deploy/ with the image tha
 .PHONY: test-deploy
 
 # Documentation
-DOCUMENTS = README.md docs/comparison.md docs/ladder.md docs/workshop.md
+DOCUMENTS = README.md docs/article.md docs/comparison.md docs/ladder.md docs/workshop.md
 figures: .venv/images.lock ## write the figures of docs/comparison.json, and how the Dockerfiles differ, into the documents
 	@$(BIN)/python docker/compare/figures.py docs/comparison.json $(DOCUMENTS)
 screenshots: .venv/images.lock ## take the pictures of the page that `make run` or `make run-NAME` serves

@@ -25,13 +25,16 @@ RUNNING = {"README.md"}
 ELSEWHERE = {
     "README.md": {
         "make run    # serve on http://localhost:8080": "tests/docs/newcomer",
-        "make image-scratch   # build one of them; make images builds all": "the workshop does the same",
-        "cd deploy": "tests/deploy, which has what stands around the service",
+        "make image-scratch run-scratch   # build it, and run it hardened on http://localhost:8080": "tests/images",
     },
-    "docs/workshop.md": {
-        "docker build --build-arg RUNTIME=gcr.io/distroless/base-nossl-debian13:debug-nonroot "
-        "--tag geoip:debug --file docker/distroless.Dockerfile .": "the base is in a registry alone",
-        "docker image inspect --format '{{json .RootFS.Layers}}' geoip:scratch": "a build without the cache: minutes",
+    "docs/release.md": {
+        "docker login registry.example": "tests/publish, with a registry on this machine",
+        "COSIGN_PUBLIC_KEY=cosign.pub make verify IMAGE=registry.example/me/geoip:scratch": "tests/publish, as above",
+        "cosign verify ghcr.io/OWNER/geoip:scratch-1.0.0 \\": "a signature of the release workflow, which needs the internet",
+    },
+    "docs/workshop.md": {"make reproduce NAME=scratch": "tests/images: two builds without the cache"},
+    "docs/your-own-app.md": {
+        "make own APP=path/to/project MODULE=your.module BASE=slim": "tests/own, with the examples"
     },
 }
 

@@ -11,7 +11,7 @@ import pytest
 from bench.bench import written
 from tests.conftest import ROOT
 
-DOCUMENTS = ["README.md", "docs/comparison.md", "docs/ladder.md", "docs/workshop.md"]
+DOCUMENTS = ["README.md", "docs/article.md", "docs/comparison.md", "docs/ladder.md", "docs/workshop.md"]
 COMPARISON = {
     "measured": "2026-01-01",
     "machine": "docker 1",
