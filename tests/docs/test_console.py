@@ -30,7 +30,7 @@ ELSEWHERE = {
     "docs/release.md": {
         "docker login registry.example": "tests/publish, with a registry on this machine",
         "COSIGN_PUBLIC_KEY=cosign.pub make verify IMAGE=registry.example/me/geoip:scratch": "tests/publish, as above",
-        "cosign verify ghcr.io/OWNER/geoip:scratch-1.0.0 \\": "a signature of the release workflow, which needs the internet",
+        "cosign verify ghcr.io/OWNER/geoip:scratch-1.0.0 \\": "a keyless signature: the internet",
     },
     "docs/workshop.md": {"make reproduce NAME=scratch": "tests/images: two builds without the cache"},
     "docs/your-own-app.md": {
