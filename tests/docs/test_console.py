@@ -33,8 +33,12 @@ ELSEWHERE = {
         "cosign verify ghcr.io/OWNER/geoip:scratch-1.0.0 \\": "a keyless signature: the internet",
     },
     "docs/workshop.md": {"make reproduce NAME=scratch": "tests/images: two builds without the cache"},
+    "docs/teaching.md": {"make images .venv/images.lock": "it pulls from a registry"},
     "docs/your-own-app.md": {
-        "make own APP=path/to/project MODULE=your.module BASE=slim": "tests/own, with the examples"
+        "make own APP=path/to/project MODULE=your.module BASE=slim": "tests/own, with the examples",
+        "make own APP=examples/django-agenda MODULE=agenda BASE=scratch WHOLE=whitenoise RUN='--env SECRET_KEY=x'": (
+            "tests/own does the same"
+        ),
     },
 }
 
