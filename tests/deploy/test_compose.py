@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import ROOT, free_port
+from tests.conftest import free_port
 from tests.deploy.conftest import DEPLOY, NO_IPV6, UID, Compose, docker, wait_for
 
 SERVICES = ("geoip", "nginx", "valkey")
