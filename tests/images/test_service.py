@@ -116,6 +116,34 @@ def test_becomes_healthy_and_says_when_it_is_not(image: str, container: Start) -
     assert service.healthcheck(f"--env=PORT={free_port()}") == 1
 
 
+def test_the_health_check_needs_little_time_and_memory(image: str, container: Start) -> None:
+    port = container(image).url.rpartition(":")[2]
+    little = ["--cpus=0.1", "--memory=24m", "--memory-swap=24m"]
+    variables = [f"--env=PORT={port}", "--env=GEOIP_BIND=127.0.0.1"]
+    docker("run", "--rm", "--network=host", *HARDENED, *little, *variables, f"geoip:{image}", "healthcheck")
+
+
+@pytest.mark.parametrize("segments", ["one segment", "several"])
+def test_a_trailer_field_is_not_a_header(
+    segments: str, image: str, container: Start, upstream: Callable[..., Upstream]
+) -> None:
+    service = container(image, GEOIP_IPWHOIS_URL=upstream().url, GEOIP_TRUSTED_PROXIES="127.0.0.1")
+    request = (
+        b"GET / HTTP/1.1\r\nHost: geoip\r\nX-Forwarded-For: 1.1.1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"0\r\n",
+        b"X-Forwarded-For: 8.8.8.8\r\nAccept: text/html\r\nHost: other\r\n\r\n",
+    )
+    with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=10) as client:
+        for part in [b"".join(request)] if segments == "one segment" else request:
+            client.sendall(part)
+            time.sleep(0.05)
+        received = client.recv(65536)
+        while b"}" not in received:
+            received += client.recv(65536)
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["ip"] == "1.1.1.1"
+
+
 def test_without_any_network_it_is_well_and_answers(image: str) -> None:
     name = f"geoip-test-{uuid.uuid4().hex}"
     try:
