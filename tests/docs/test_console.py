@@ -1,4 +1,4 @@
-"""What the documents show is what happens: every command block is executed, as `console.py` says.
+"""The documents' commands print what is shown: every command block is executed, as `console.py` says.
 
 Each document has a bash of its own and, in it, a copy of the checkout, so that nothing is left behind. The checkout's
 .venv is used: tests/docs/newcomer shows that it can be made. The images are those that `make images` built.

@@ -1,4 +1,4 @@
-"""What is in every image, and what is not."""
+"""Every image has the files that it needs, and lacks the others."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> "Saved":
 
 
 class Saved:
-    """What `docker save` writes of an image, once."""
+    """The archive that `docker save` writes of an image, once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -41,7 +41,7 @@ class Saved:
         return path
 
     def tree(self, image: str) -> dict[str, archive.File]:
-        """What a container sees, by absolute path."""
+        """The files that a container sees, by absolute path."""
         return archive.tree(archive.layers(self(image)))
 
     def files(self, image: str) -> dict[str, archive.File]:
