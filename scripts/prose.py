@@ -107,7 +107,7 @@ READERS = {".md": markdown, ".py": python}
 
 
 def findings(name: str, text: str) -> Iterator[str]:
-    """What is found in the file `name` that holds `text`, as `name:line: message`."""
+    """The findings in the file `name` that holds `text`, each as `name:line: words: message`."""
     prose = READERS.get(Path(name).suffix, comments)(text)
     if not prose.strip():
         return

@@ -32,9 +32,13 @@ ELSEWHERE = {
         "COSIGN_PUBLIC_KEY=cosign.pub make verify IMAGE=registry.example/me/geoip:scratch": "tests/publish, as above",
         "cosign verify ghcr.io/OWNER/geoip:scratch-1.0.0 \\": "a keyless signature: the internet",
     },
+    "docs/teaching.md": {"make images .venv/images.lock": "preparation at home: it pulls base images from registries"},
     "docs/workshop.md": {"make reproduce NAME=scratch": "tests/images: two builds without the cache"},
     "docs/your-own-app.md": {
-        "make own APP=path/to/project MODULE=your.module BASE=slim": "tests/own, with the examples"
+        "make own APP=path/to/project MODULE=your.module BASE=slim": "tests/own, with the examples",
+        "make own APP=examples/django-agenda MODULE=agenda BASE=scratch WHOLE=whitenoise RUN='--env SECRET_KEY=x'": (
+            "tests/own, with the examples"
+        ),
     },
 }
 
