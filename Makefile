@@ -12,7 +12,7 @@ help: ## print this list
 
 # A complete lock needs no resolver: pip before 24 looks for the newest release of coverage[toml], whatever the lock says.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
-# An environment that has lost its Python is made anew, and so is one where PYTHON names another.
+# An environment is made again if its Python is gone, or if PYTHON names another.
 # 3.15 alone means an image's base (below).
 VENV_PYTHON = $(filter-out 3.%,$(PYTHON))
 ifneq ($(VENV_PYTHON)$(shell [ -x $(BIN)/python ] || echo missing),)
@@ -35,11 +35,16 @@ test: .venv/app.lock .venv/test.lock ## run the tests (SLOW=1: the long ones too
 
 SCRIPTS = .ci/run scripts/reproduce scripts/run-container scripts/stop-container scripts/venv tests/deploy/setup \
 	tests/docs/newcomer tests/images/podman-steps tests/images/setup-browser tests/publish/setup
+# Documents, and the files whose comments are read; not those that a program writes.
+PROSE = $(shell git ls-files '*.md' '*.py' '*Dockerfile' '*.yaml' Makefile .ci/run scripts ':!app' ':!bench' ':!docker' ':!tests/app')
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pyrefly check
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 15))'; \
+	  then echo 'the prose is not checked: proselint needs google-re2, which has no wheel for Python 3.15'; \
+	  else $(BIN)/python -m scripts.prose $(PROSE); fi
 	$(BIN)/shellcheck $(SCRIPTS)
 	$(BIN)/hadolint docker/*.Dockerfile docker/own/*.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml

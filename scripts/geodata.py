@@ -1,7 +1,7 @@
 """Fetch the full, current DB-IP Lite files into data/: `make geodata`, or `python -m scripts.geodata`.
 
 DB-IP publishes "IP to City Lite" and "IP to ASN Lite" at the start of each month, CC BY 4.0 with the attribution
-"IP Geolocation by DB-IP": https://db-ip.com/db/lite.php. What was interrupted goes on where it stopped (RFC 9110,
+"IP Geolocation by DB-IP": https://db-ip.com/db/lite.php. An interrupted download goes on where it stopped (RFC 9110,
 range requests), and a file in use is replaced in one step, by one that was read and answers. Exit status: 0 when both
 files are current, 1 when one could not be fetched (the file before it is kept), 130 when interrupted.
 """

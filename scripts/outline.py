@@ -143,7 +143,7 @@ def cut(ring: Line) -> list[Line]:
 
 
 def clip(ring: Line, edge: int, side: int) -> Line:
-    """What of a ring is east (side 1) or west (-1) of a meridian (Sutherland and Hodgman 1974)."""
+    """The part of a ring that is east (side 1) or west (-1) of a meridian (Sutherland and Hodgman 1974)."""
     kept: Line = []
     for (ax, ay), (bx, by) in pairwise([*ring[-1:], *ring]):
         a_in, b_in = (ax - edge) * side >= 0, (bx - edge) * side >= 0

@@ -165,7 +165,7 @@ def try_out(engine: list[str], image: str, module: str) -> None:
 
 
 def unpacked(engine: list[str], image: str) -> int:
-    """Bytes of the files in an image. What `docker images` prints depends on Docker's version."""
+    """Bytes of the files in an image. The size that `docker images` prints depends on Docker's version."""
     container = last_line(run(*engine, "create", image).stdout)
     try:
         with subprocess.Popen([*engine, "export", container], stdout=subprocess.PIPE) as export:

@@ -16,7 +16,7 @@ from app.address import IPAddress
 
 @dataclass(frozen=True)
 class Request:
-    """What the upstream was asked."""
+    """The requests that the upstream got."""
 
     target: str
     headers: dict[str, str]
@@ -126,7 +126,7 @@ def ipwhois(connection: socket.socket, request: Request) -> None:
 
 
 def ipwhois_answer(ip: str | IPAddress, **other: object) -> dict[str, object]:
-    """What ipwho.is says of an address."""
+    """The answer of ipwho.is about an address."""
     return {
         "ip": str(ip),
         "success": True,

@@ -17,11 +17,11 @@ class RefusedError(Exception):
 
 
 class FailedError(Exception):
-    """What went wrong on the way, in one line: exit status 1."""
+    """A failure on the way, in one line: exit status 1."""
 
 
 def run(*command: str, what: str, limit: float, environment: dict[str, str] | None = None) -> str:
-    """What the command prints.
+    """The output of the command.
 
     `what` says what the command is for, and begins the message of a FailedError. `limit` is in seconds.
     """

@@ -50,7 +50,7 @@ class Repository:
     def push(self, folder: Path, digest: str, reference: str) -> None:
         """Copy a manifest of the layout, an index with its images, to `:tag` or `@digest`.
 
-        What is there is not sent again.
+        Content that the registry has is not sent again.
         """
         source = f"oci:{folder}:{digest.replace(':', '-')}"
         self._copy(source, f"docker://{self.name}{reference}", f"pushing to {self.name}{reference}", "--dest-")

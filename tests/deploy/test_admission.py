@@ -175,7 +175,7 @@ CLUSTER_IMAGE_POLICY = an_object(
         },
     ),
 )
-"""The fields of v1beta1 that a policy of ours may have.
+"""The fields of v1beta1 that this project's policy may have.
 
 Source: config/300-clusterimagepolicy.yaml and pkg/apis/glob of https://github.com/sigstore/policy-controller, whose own
 schema has no field that is required, and drops unknown ones.

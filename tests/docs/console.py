@@ -28,7 +28,7 @@ _checker = doctest.OutputChecker()
 class Command:
     text: str
     shown: str
-    """What the document says that it prints, `...` included."""
+    """The output that the document shows, `...` included."""
     line: int
 
 
@@ -40,7 +40,7 @@ def blocks(document: Path, language: str) -> list[tuple[int, str]]:
 
 
 def commands(document: Path) -> list[Command]:
-    """What `document` tells its reader to type. ValueError: a block begins with something else."""
+    """The commands of `document`. ValueError: a block begins with something else."""
     found: list[Command] = []
     for first, text in blocks(document, "console"):
         if not text.startswith("$ "):
@@ -81,7 +81,7 @@ class Shell:
         os.close(terminal)
 
     def run(self, command: str, limit: float = LIMIT) -> tuple[str, int]:
-        """What the command printed, and its exit status. TimeoutError with what it printed until then."""
+        """Output and exit status of the command. TimeoutError after `limit` seconds, with the output so far."""
         assert self._bash.stdin
         self._bash.stdin.write(f"eval {shlex.quote(command)} </dev/null\necho {shlex.quote(MARK)} $?\n")
         self._bash.stdin.flush()

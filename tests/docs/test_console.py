@@ -1,4 +1,4 @@
-"""What the documents show is what happens: every command block is executed, as `console.py` says.
+"""The documents' commands print what is shown: every command block is executed, as `console.py` says.
 
 Each document has a bash of its own and, in it, a copy of the checkout, so that nothing is left behind. The checkout's
 .venv is used: tests/docs/newcomer shows that it can be made. The images are those that `make images` built.
@@ -32,6 +32,7 @@ ELSEWHERE = {
         "COSIGN_PUBLIC_KEY=cosign.pub make verify IMAGE=registry.example/me/geoip:scratch": "tests/publish, as above",
         "cosign verify ghcr.io/OWNER/geoip:scratch-1.0.0 \\": "a keyless signature: the internet",
     },
+    "docs/teaching.md": {"make images .venv/images.lock": "preparation at home: it pulls base images from registries"},
     "docs/workshop.md": {"make reproduce NAME=scratch": "tests/images: two builds without the cache"},
     "docs/teaching.md": {"make images .venv/images.lock": "it pulls from a registry"},
     "docs/your-own-app.md": {

@@ -55,7 +55,7 @@ def start_chromium(profile: Path) -> Iterator[Chrome]:
 
 
 class Browser:
-    """What a reader sees and does."""
+    """The things that a reader sees and does."""
 
     def __init__(self, driver: Chrome) -> None:
         self.driver: Any = driver  # selenium has types for half of what it does
@@ -80,7 +80,7 @@ class Browser:
         return element
 
     def text(self, name: str) -> str:
-        """What can be seen of an element: nothing, if it is hidden."""
+        """The visible text of an element: empty if it is hidden."""
         return str(self.element(name).text)
 
     def facts(self) -> dict[str, str]:
@@ -108,7 +108,7 @@ class Browser:
         return str(self.driver.execute_script("return document.activeElement.id"))
 
     def marker(self) -> tuple[float, float] | None:
-        """Where the marker's centre is on the screen; None where there is none."""
+        """The position of the marker's centre on the screen; None without a marker."""
         if not self.element("marker").is_displayed():
             return None
         box = self.box("marker")
@@ -128,7 +128,7 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def console(self) -> list[str]:
-        """What the console has had to say since the last time."""
+        """The messages of the console since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:

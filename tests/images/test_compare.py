@@ -34,7 +34,7 @@ else:
     from backports import zstd
 
 ROOT = Path(__file__).parent.parent.parent
-# What Docker lays into every container.
+# Files that Docker adds to every container.
 OF_DOCKER = {"/.dockerenv", "/dev/console", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/mtab"}
 REGULAR, FOLDER = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 NOT_SLOW = ("--skip", "second pull", "--starts", "1")
@@ -42,7 +42,7 @@ NOT_STARTED = ("--skip", "second pull", "--skip", "first answer", "--skip", "mem
 
 
 def docker(*arguments: object, stdin: str | None = None) -> str:
-    """What a docker command prints."""
+    """The output of a docker command."""
     command = ["docker", *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, input=stdin)
     assert result.returncode == 0, f"{' '.join(command)}: {result.stderr}"
@@ -134,7 +134,7 @@ def test_an_opaque_root_hides_all_that_is_below() -> None:
 
 
 def saved(path: Path, compress: Callable[[bytes], bytes]) -> Path:
-    """What `docker save` would write of an image with one layer."""
+    """An archive as `docker save` writes it, of an image with one layer."""
 
     def tar(files: dict[str, bytes]) -> bytes:
         output = io.BytesIO()

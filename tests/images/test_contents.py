@@ -1,4 +1,4 @@
-"""What is in every image, and what is not."""
+"""Every image has the files that it needs, and lacks the others."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> "Saved":
 
 
 class Saved:
-    """What `docker save` writes of an image, once."""
+    """The archive that `docker save` writes of an image, once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -41,7 +41,7 @@ class Saved:
         return path
 
     def tree(self, image: str) -> dict[str, archive.File]:
-        """What a container sees, by absolute path."""
+        """The files that a container sees, by absolute path."""
         return archive.tree(archive.layers(self(image)))
 
     def files(self, image: str) -> dict[str, archive.File]:
@@ -171,17 +171,6 @@ def test_a_build_is_given_nothing_but_what_an_image_is_made_of(tmp_path: Path) -
     )
     assert {path for path in given if not re.fullmatch(allowed, path)} == set()
     assert {"app/__main__.py", "app/sources/__init__.py", "app/page.html", "app/sample.mmdb"} <= given
-
-
-@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)
-def test_a_dockerfile_passes_its_linters(dockerfile: Path) -> None:
-    for command in (
-        [f"{BIN}/hadolint", str(dockerfile)],
-        ["docker", "buildx", "build", "--check", "--file", str(dockerfile), str(ROOT)],
-    ):
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
-        assert result.returncode == 0, result.stdout + result.stderr
-        assert "warning" not in (result.stdout + result.stderr).replace("no warnings", "").lower()
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.stem)

@@ -1,7 +1,7 @@
 """The page in a real browser: Debian's Chromium, as `tests/images/setup-browser` installs it, elsewhere Chrome.
 
 The page comes from the image geoip:scratch, offline, or from the service whose URL is in GEOIP_SITE (`make run` and
-GEOIP_SITE=http://localhost:8080). What that service cannot be made to answer at will, a rehearsal does: a server that
+GEOIP_SITE=http://localhost:8080). A rehearsal gives the answers that this service cannot be made to give: a server that
 passes on the service's page and headers as they are, and gives answers of our own.
 """
 
@@ -187,7 +187,7 @@ def browser(chromium: Chrome, site: str) -> Iterator[Browser]:
 
 
 def on_map(box: dict[str, float], latitude: float, longitude: float) -> tuple[float, float]:
-    """Where a place is in an equirectangular map of the whole world that fills this box, in CSS pixels."""
+    """The position of a place in an equirectangular map of the whole world that fills this box, in CSS pixels."""
     return box["x"] + (longitude + 180) / 360 * box["width"], box["y"] + (90 - latitude) / 180 * box["height"]
 
 

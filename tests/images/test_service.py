@@ -69,7 +69,7 @@ REQUESTS: list[tuple[str, str, dict[str, str]]] = [
 
 
 def answers(url: str) -> list[tuple[str, str, int, list[tuple[str, str]], bytes]]:
-    """What a service says to each request, without the time of day."""
+    """The answer of a service to each request, without the time of day."""
     said = []
     with httpx.Client(base_url=url, timeout=15, trust_env=False) as client:
         for method, target, headers in REQUESTS:

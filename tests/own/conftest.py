@@ -26,7 +26,7 @@ EVENTS = [{"name": "Fête de Zoë", "at": "2030-07-01T18:00:00Z"}, {"name": "Ż�
 
 
 def docker(*arguments: object, timeout: float = 60) -> str:
-    """What a docker command prints."""
+    """The output of a docker command."""
     command = ["docker", *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     assert result.returncode == 0, f"{' '.join(command)}: {result.stderr}"

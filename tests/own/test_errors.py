@@ -1,4 +1,4 @@
-"""What cannot work is refused in one line that says what to do, with status 2, and leaves no image with a name."""
+"""A project that cannot work is refused with status 2 and one line that says what to do, and leaves no named image."""
 
 import subprocess
 from pathlib import Path

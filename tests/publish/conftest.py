@@ -145,7 +145,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     copy = folder / "geoip"
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
     subprocess.run(["git", "clone", "--quiet", ROOT, copy], check=True)
-    # What is not committed yet is tested as well.
+    # Changes that are not committed yet are tested as well.
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for file in filter(None, files.split("\0")):
         (copy / file).unlink(missing_ok=True)

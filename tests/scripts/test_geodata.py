@@ -34,7 +34,7 @@ RECORDS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Server:
-    """What it has, how it behaves, and what it was asked."""
+    """Its files, its behaviour, and the requests that it got."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)

@@ -26,7 +26,7 @@ PIPS = {11: ["22.3", "23.2.1", ""], 12: ["23.2.1", ""], 13: ["24.2", ""], 14: ["
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What `make` needs to install, in a folder with a space in its name and without `.git`."""
+    """The files that `make` needs to install, in a folder with a space in its name and without `.git`."""
     folder = tmp_path / "a checkout"
     copytree(ROOT / "requirements", folder / "requirements")
     (folder / "scripts").mkdir()
