@@ -34,7 +34,6 @@ ELSEWHERE = {
     },
     "docs/teaching.md": {"make images .venv/images.lock": "preparation at home: it pulls base images from registries"},
     "docs/workshop.md": {"make reproduce NAME=scratch": "tests/images: two builds without the cache"},
-    "docs/teaching.md": {"make images .venv/images.lock": "it pulls from a registry"},
     "docs/your-own-app.md": {
         "make own APP=path/to/project MODULE=your.module BASE=slim": "tests/own, with the examples",
         "make own APP=examples/django-agenda MODULE=agenda BASE=scratch WHOLE=whitenoise RUN='--env SECRET_KEY=x'": (
