@@ -21,7 +21,7 @@ Code = Literal[
 
 
 class Kind(NamedTuple):
-    """What all problems with one code have in common."""
+    """The status and the meaning of all problems with one code."""
 
     status: int
     meaning: str
@@ -101,7 +101,7 @@ class Problem(Exception):  # noqa: N818 (the name of RFC 9457)
         self.code = code
         self.detail = detail
         self.reason = reason
-        """What the log says beyond `detail`."""
+        """For the log alone."""
         self.fault = fault
         self.retry_after = retry_after
         """Seconds after which it makes sense to ask again."""

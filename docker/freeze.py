@@ -34,11 +34,11 @@ ENCODINGS |= {
     "utf_32_be",
     "utf_32_le",
 }
-"""What UTF-8, JSON, host names and zip archives take."""
+"""Codecs that UTF-8, JSON, host names and zip archives need."""
 
 
 OTHER_SYSTEMS = re.compile(r"win(32|dows|console)|msvc|macos")
-"""What a module is called that is for another system."""
+"""Names of modules that are for another system."""
 
 
 def locked(lock: Path) -> Iterator[Requirement]:
@@ -82,7 +82,7 @@ def not_locked(lock: Path) -> list[str]:
 
 
 def report(package: str, modules: Entries, files: Entries, lock: Path, warnings: Path) -> str:
-    """What the bundle of an app's `package` left out, and which imports the analysis could not follow, in words.
+    """Say in words which parts of an app's `package` the bundle lacks, and which imports the analysis could not follow.
 
     `modules` and `files` are all that is in the bundle. `warnings` is the file that PyInstaller writes.
     """

@@ -1,4 +1,4 @@
-"""A source: a provider's request and the reading of its answer. What all sources have in common is here."""
+"""The common part of all sources: settings, a request, and the reading of its answer."""
 
 import math
 import re

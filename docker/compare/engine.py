@@ -14,7 +14,7 @@ class ToolError(Exception):
 
 
 def run(*command: str | Path, limit: float = LIMIT) -> str:
-    """What a program prints on standard output, or else on standard error. ToolError if its exit status is not 0."""
+    """Return the standard output of a program, or else its standard error. ToolError if its exit status is not 0."""
     name, words = str(command[0]), [str(word) for word in command]
     try:
         # In a session of its own, so that Ctrl-C reaches this program alone, which then cleans up.
@@ -32,7 +32,7 @@ def run(*command: str | Path, limit: float = LIMIT) -> str:
 
 
 def docker(*arguments: str | Path) -> str:
-    """What a docker command prints; ToolError."""
+    """Return the output of a docker command; ToolError."""
     return run(ENGINE, *arguments)
 
 

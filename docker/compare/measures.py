@@ -31,7 +31,7 @@ PYTHON = re.compile(r"(?:^|/)(?:lib)?python(3[.][0-9]+)(?:[.]so.*)?$")
 
 @dataclass
 class Subject:
-    """An image that is measured. What several measures need is found out once."""
+    """An image that is measured. Facts that several measures need are found out once."""
 
     name: str
     image: str

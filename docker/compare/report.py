@@ -28,7 +28,7 @@ class Comparison:
 
 
 def loads(text: str) -> Comparison:
-    """What `dumps` wrote; ValueError, KeyError or TypeError for anything else."""
+    """Read the text of `dumps`; ValueError, KeyError or TypeError for anything else."""
     data = json.loads(text)
     return Comparison(**data | {"images": [Row(**row) for row in data["images"]]})
 
@@ -76,7 +76,7 @@ def table(comparison: Comparison, names: list[str]) -> str:
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
-    """What stands in the way of a fair reading, and why figures are missing."""
+    """Return the reasons against a fair reading, and why figures are missing."""
     pythons: dict[str, list[str]] = {}
     missing: dict[str, list[str]] = {}
     for row in comparison.images:

@@ -62,7 +62,7 @@ def find(name: str | None) -> tuple[Callable[[Path], Vulnerabilities] | None, st
 
 
 def scan(scanner: str, command: list[str], archive: Path) -> Vulnerabilities:
-    """What a scanner finds that is started by this command. ToolError if it failed, or saw no package."""
+    """Return the findings of the scanner that this command starts. ToolError if it failed, or saw no package."""
     if command[0] == ENGINE:  # the container sees the archive under its own path
         command = [*command[:-1], f"--volume={archive.parent}:{archive.parent}:ro", command[-1]]
     arguments = SCANNERS[scanner][1].replace("ARCHIVE", str(archive)).split()

@@ -1,4 +1,4 @@
-"""What the providers' documentation shows, and what the service makes of it."""
+"""The answers that the providers document, and what the service makes of them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +22,9 @@ class Example:
     answer: dict[str, object]
     """The fields that are not null."""
     target: str = ""
-    """What is asked for, with {ip} for the address."""
+    """The target of the request, with {ip} for the address."""
     own_target: str = ""
-    """What is asked for about the service's own address."""
+    """The target of the request about the service's own address."""
     path: str = ""
     """Path of the base URL."""
     key: str | None = None

@@ -1,4 +1,4 @@
-"""The answer: which fields a source's words become, and when they are no answer at all."""
+"""The answer: which fields a source's words become, and when they are not an answer."""
 
 import string
 from ipaddress import ip_address

@@ -28,7 +28,7 @@ async def get(url: str, headers: dict[str, str], certificates: str | None) -> Re
 
 
 def asked(url: str, headers: dict[str, str] | None = None, certificates: str | None = None) -> Response:
-    """What a client of its own receives."""
+    """Return the answer that a new client gets."""
     return asyncio.run(get(url, headers or {}, certificates))
 
 

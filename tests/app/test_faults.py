@@ -74,7 +74,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 40
 
 
 class Fault(NamedTuple):
-    """What an upstream does, and the problem's code where it is the only one."""
+    """A fault of an upstream, and the code of the problem if it is the only source."""
 
     behaviour: Behaviour
     code: str

@@ -239,7 +239,7 @@ def test_coordinates_are_never_mixed(tmp_path: Path) -> None:
 
 
 def refused(path: Path) -> str:
-    with pytest.raises(ValueError, match=r"\A.+\Z") as caught:  # one line: a dot is no newline
+    with pytest.raises(ValueError, match=r"\A.+\Z") as caught:  # one line: a dot does not match a newline
         Databases([SAMPLE, path])
     assert str(caught.value).startswith(f"{path}: ")
     return str(caught.value).removeprefix(f"{path}: ")

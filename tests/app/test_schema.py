@@ -78,7 +78,7 @@ def test_the_schema_holds_for_the_problems_of_a_faulty_upstream(
     def fail(connection: socket.socket, request: Request) -> None:
         next(faults)(connection, request)
 
-    # What is documented here is a server error, and answers to correct requests.
+    # The schema documents server errors, and answers to correct requests.
     excluded = "--exclude-checks=not_a_server_error,positive_data_acceptance"
     service = serve(GEOIP_IPWHOIS_URL=upstream(fail).url, GEOIP_CACHE_TTL=0)
     run_schemathesis(service, tmp_path, "--checks=all", excluded, "--max-examples=20")

@@ -42,7 +42,7 @@ def provider() -> Iterator[Upstream]:
 def ask(
     name: str, upstream: Upstream, address: IPAddress | None = EIGHT, *, path: str = "", key: str | None = KEY
 ) -> Answer | Problem:
-    """What a source makes of the upstream's answer to a question about an address."""
+    """Return the source's reading of the upstream's answer about an address."""
     made = HttpSettings.model_validate({"url": upstream.url + path, "key": key})
 
     async def run() -> Answer | Problem:
@@ -332,7 +332,7 @@ Place = tuple[str, ...]
 
 
 def places(body: Mapping[str, Any], path: Place = ()) -> list[Place]:
-    """Where a value stands in an object, and in the objects inside it."""
+    """Return the places of the values in an object, and in the objects inside it."""
     found: list[Place] = []
     for name, value in body.items():
         found += [(*path, name), *(places(value, (*path, name)) if isinstance(value, dict) else [])]
@@ -348,7 +348,7 @@ def replaced(body: object, values: Mapping[Place, object], path: Place = ()) -> 
     return body
 
 
-# What an answer is about, and where its coordinates and its ISP stand. All other places are decoration.
+# The places of the address, the coordinates and the ISP. All other places are decoration.
 NEEDED = {"ip", "query", "success", "status", "latitude", "longitude", "lat", "lng", "lon", "loc", "isp", "org"}
 SECTIONS_OF_COORDINATES = {("location",), ("geo",)}
 

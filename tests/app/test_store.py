@@ -65,7 +65,7 @@ def replica(running: Running, store: redis.Redis) -> Replica:
 
 
 def stored(store: redis.Redis, address: str = "8.8.8.8") -> bytes:
-    """What is stored for an address; the service does not wait until it is."""
+    """Return the entry of an address, for which the service itself does not wait."""
     deadline = time.monotonic() + 5
     while not (value := store.get(f"geoip:{address}")):
         assert time.monotonic() < deadline, "nothing is stored"
