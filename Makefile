@@ -176,6 +176,6 @@ test-docs: images .venv/images.lock .venv/app.lock ## execute what the documents
 .PHONY: figures screenshots test-docs
 
 # Benchmark
-bench: .venv/app.lock .venv/bench.lock ## measure it beside its peers (needs wrk; IMAGE=scratch: in a container; QUICK=1)
-	@$(BIN)/python bench/bench.py
+bench: .venv/app.lock .venv/bench.lock ## measure it beside its peers (ten minutes; needs wrk; QUICK=1: rough; ECHOIP=path: beside echoip)
+	@$(BIN)/python -m bench
 .PHONY: bench

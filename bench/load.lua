@@ -1,18 +1,20 @@
--- wrk's requests and report. Arguments: a seed, and how many addresses (0: always 8.8.8.8).
+-- wrk's requests and report. Arguments: a seed, how many addresses (0: 8.8.8.8 alone), and the path before the address.
 
 local count = 0
+local path = ""
 local function address(number)
-  return string.format("/?ip=%d.%d.%d.%d", 20 + math.floor(number / 16777216), math.floor(number / 65536) % 256,
+  return string.format("%s%d.%d.%d.%d", path, 20 + math.floor(number / 16777216), math.floor(number / 65536) % 256,
     math.floor(number / 256) % 256, number % 256)
 end
 
 function init(args)
   math.randomseed(tonumber(args[1]))
   count = tonumber(args[2])
+  path = args[3]
 end
 
 function request()
-  if count == 0 then return wrk.format("GET", "/?ip=8.8.8.8") end
+  if count == 0 then return wrk.format("GET", path .. "8.8.8.8") end
   if count > 0 then return wrk.format("GET", address(math.random(0, count - 1))) end
 end
 

@@ -1,0 +1,76 @@
+"""Load by wrk, and what it saw. What is compared runs in turns, so that a busy moment meets all of it."""
+
+import json
+import os
+import random
+import statistics
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bench.servers import HERE, LIMIT, Server
+
+QUICK = bool(os.environ.get("QUICK"))
+ROUNDS, SECONDS = (2, 1.0) if QUICK else (5, 3.0)
+MANY = 2**24
+"""Addresses of which hardly one is asked twice."""
+
+Figures = dict[str, dict[str, dict[str, float]]]
+"""Of each table, each row's values: `{"hit": {"geoip": {"cpu_us": 50.1, …}, …}, …}`."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """Of one run of wrk: how many requests, how many a second, milliseconds, how many failed."""
+
+    requests: int
+    rate: float
+    p99: float
+    errors: int
+    cpu: float
+    """Microseconds of CPU time that the server used for each request."""
+
+
+def load(
+    server: Server, clients: int = 16, *, addresses: int = 0, seconds: float = SECONDS, path: str = "/?ip="
+) -> Load:
+    """Ask about that many addresses (0: 8.8.8.8 alone) from that many kept connections."""
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}", "--timeout", "10", "-s", str(HERE / "load.lua")]
+    command += [f"http://127.0.0.1:{server.port}", "--", str(random.randrange(2**31)), str(addresses), path]
+    before = server.cpu_seconds()
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT + seconds)
+    used = server.cpu_seconds() - before
+    seen = json.loads(done.stdout.splitlines()[-1])
+    requests = max(1, seen["requests"])
+    rate = seen["requests"] / seen["seconds"]
+    return Load(requests, rate, seen["p99"], seen["errors"] + seen["timeouts"], used / requests * 1e6)
+
+
+def summary(loads: list[Load]) -> dict[str, float]:
+    """Return medians, the spread of the rate, the worst p99 and the sum of what failed."""
+    rates = [one.rate for one in loads]
+    return {
+        "rate": statistics.median(rates),
+        "least": min(rates),
+        "most": max(rates),
+        "cpu_us": statistics.median(one.cpu for one in loads),
+        "p99_ms": max(one.p99 for one in loads),
+        "errors": sum(one.errors for one in loads),
+    }
+
+
+def in_turns(
+    servers: Mapping[str, Server], addresses: int, paths: Mapping[str, str] | None = None
+) -> dict[str, dict[str, float]]:
+    """Load each with 16 clients, in turns."""
+    seen: dict[str, list[Load]] = {name: [] for name in servers}
+    paths = {name: (paths or {}).get(name, "/?ip=") for name in servers}
+    for name, server in servers.items():
+        load(server, addresses=addresses, seconds=1, path=paths[name])  # the first requests import and connect
+    for _ in range(ROUNDS):
+        for name, server in servers.items():
+            seen[name].append(load(server, addresses=addresses, path=paths[name]))
+    for name, loads in seen.items():
+        row = summary(loads)
+        print(f"  {name:28} {row['rate']:8.0f}/s {row['cpu_us']:7.1f} µs CPU, {row['errors']} errors", flush=True)
+    return {name: summary(loads) for name, loads in seen.items()}

@@ -1,0 +1,162 @@
+"""What is measured: each function returns the rows of its tables. All load goes to 127.0.0.1."""
+
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from statistics import median
+
+from bench.load import MANY, QUICK, ROUNDS, Figures, in_turns, load, summary
+from bench.profiles import import_profile, sampled_profile
+from bench.servers import (
+    LIMIT,
+    ROOT,
+    Server,
+    container,
+    docker,
+    first_answer,
+    free_port,
+    nginx,
+    peer,
+    program,
+    service,
+)
+
+TURNS = 3 if QUICK else 11
+"""Starts of each."""
+
+
+def hits(upstream: int) -> Figures:
+    """Measure a hit, beside a raw ASGI callable and a route of FastAPI that answer the same bytes."""
+    with ExitStack() as stack, tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        ours = stack.enter_context(service(upstream))
+        first_answer(ours.port, "/?ip=8.8.8.8")
+        headers, body = first_answer(ours.port, "/?ip=8.8.8.8")
+        if not headers["cache-status"].startswith("geoip; hit"):
+            raise SystemExit(f"this is not a hit: {headers}")
+        del headers["date"]  # left to the server
+        json.dump({"headers": headers, "body": body.decode()}, file)
+        file.flush()
+        raw, fastapi = (stack.enter_context(peer("peers.py", name, file.name)) for name in ("raw", "fastapi"))
+        rows = in_turns({"geoip": ours, "raw ASGI callable": raw, "bare FastAPI": fastapi}, 0)
+        return {"hit": rows, "hit profile": sampled_profile(ours, 0)}
+
+
+def misses(upstream: Server, slow: Server) -> Figures:
+    """Measure a miss, beside the same with aiohttp's client and the article's way; then with a slow upstream."""
+    url = f"http://127.0.0.1:{upstream.port}"
+    with service(upstream.port) as ours, peer("aiohttp_way.py", url) as aiohttp, peer("article.py", url) as article:
+        servers = {"geoip": ours, "with aiohttp's client": aiohttp, "the article's way": article}
+        rows = in_turns(servers | {"the upstream alone": upstream}, MANY)
+        profile = sampled_profile(ours, MANY)
+    with service(slow.port) as ours:
+        load(ours, 128, addresses=MANY, seconds=1)
+        seen = [load(ours, 128, addresses=MANY, seconds=2 if QUICK else 6) for _ in range(3)]
+    return {"miss": rows, "miss profile": profile, "slow": {"geoip": summary(seen)}}
+
+
+def starts(upstream: int) -> Figures:
+    """Measure a start, from the start of the process to the first answer, beside two imports; and its profile."""
+    ours, imports = [], []
+    for _ in range(TURNS):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import fastapi, uvicorn"], check=True, timeout=LIMIT)
+        imports.append((time.perf_counter() - started) * 1000)
+        with service(upstream) as server:
+            ours.append(server.start)
+    rows = {"geoip": ours, "import fastapi, uvicorn": imports}
+    times = {name: {"start_ms": median(seen), "least": min(seen), "most": max(seen)} for name, seen in rows.items()}
+    return {"start": times, "start profile": import_profile()}
+
+
+def images(upstream: int) -> Figures:
+    """Measure every image that is built: its start, its memory, a hit and a miss; beside the service outside."""
+    names = [name for name in tomllib.loads((ROOT / "docker/images.toml").read_text()) if _is_built(f"geoip:{name}")]
+    rows: dict[str, dict[str, float]] = {name: {} for name in ["outside", *names]}
+    for name in names:  # the first start reads the image's files from the disk, and counts their pages as its memory
+        with container(f"geoip:{name}", upstream):
+            pass
+    begun: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(ROUNDS):
+        for name in names:
+            with container(f"geoip:{name}", upstream) as (_, server):
+                begun[name].append(server.start)
+    with ExitStack() as stack:
+        servers = {"outside": stack.enter_context(service(upstream))}
+        for name in names:
+            started, servers[name] = stack.enter_context(container(f"geoip:{name}", upstream))
+            rows[name] = {"start_ms": median(begun[name]), "memory_mb": _megabytes(started)}
+            _ask_about_10000(servers[name].port)
+            rows[name]["memory_after_mb"] = _megabytes(started)
+        for what, addresses in (("hit", 0), ("miss", MANY)):
+            for name, seen in in_turns(servers, addresses).items():
+                rows[name][f"{what}_us"] = seen["cpu_us"]
+    return {"images": rows}
+
+
+def _is_built(image: str) -> bool:
+    return bool(shutil.which("docker")) and bool(docker("images", "--quiet", image))
+
+
+def _megabytes(name: str) -> float:
+    """Return what docker stats shows, in 10^6 bytes."""
+    used = docker("stats", "--no-stream", "--format={{.MemUsage}}", name).split(" / ")[0]
+    if not used.endswith("MiB"):
+        raise SystemExit(f"docker stats says {used}, which is not in MiB")
+    return float(used.removesuffix("MiB")) * 1.048576
+
+
+def _ask_about_10000(port: int) -> None:
+    def ask(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+        for last in range(100):
+            connection.request("GET", f"/?ip=20.1.{number}.{last}")
+            answer = connection.getresponse()
+            if answer.status != 200 or not answer.read():
+                raise SystemExit(f"a miss has the status {answer.status}")
+        connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(100)))
+
+
+def growth(upstream: int) -> Figures:
+    """Measure hits of more and more clients, more and more addresses, and more replicas behind nginx."""
+    seconds = 1.0 if QUICK else 4.0
+    with service(upstream) as ours:
+        clients = {n: load(ours, n, seconds=seconds) for n in (1, 4, 16, 64, 256, 1000)}
+    addresses = {}
+    for n in (10, 1_000, 10_000, 100_000, 1_000_000):
+        with service(upstream) as ours:
+            load(ours, addresses=n, seconds=2 * seconds)  # fill the cache
+            addresses[n] = load(ours, addresses=n, seconds=seconds)
+    replicas = {}
+    with ExitStack() as stack:
+        running = [stack.enter_context(service(upstream)) for _ in range(os.cpu_count() or 1)]
+        for n in range(1, len(running) + 1) if shutil.which("nginx") else ():
+            with nginx(running[:n]) as front:
+                replicas[n] = load(front, 64, seconds=seconds)
+    grown = {"clients": clients, "addresses": addresses, "replicas": replicas}
+    return {what: {f"{n:,}": summary([seen]) for n, seen in each.items()} for what, each in grown.items()}
+
+
+def echoip(binary: str) -> Figures:
+    """Measure echoip beside the service, both on the same MMDB files, with one address and with 16 million."""
+    sample = str(ROOT / "app/sample.mmdb")
+    city, asn = (os.environ.get(f"GEOIP_MMDB_{kind}", sample) for kind in ("CITY", "ASN"))
+    files = {"GEOIP_SOURCES": "mmdb", "GEOIP_MMDB_CITY": city, "GEOIP_MMDB_ASN": asn}
+    port = free_port()
+    command = [binary, "-l", f"127.0.0.1:{port}", "-c", city, "-a", asn]
+    with program(command, port, "/json?ip=8.8.8.8") as other, service(None, **files) as ours:
+        servers, paths = {"geoip": ours, "echoip": other}, {"echoip": "/json?ip="}
+        rows: dict[str, dict[str, float]] = {}
+        for what, addresses in (("8.8.8.8", 0), ("many addresses", MANY)):
+            rows |= {f"{name}: {what}": row for name, row in in_turns(servers, addresses, paths).items()}
+    return {"echoip": {name: row | {"per_cpu": 1e6 / max(row["cpu_us"], 1)} for name, row in rows.items()}}
