@@ -36,7 +36,7 @@ test: .venv/app.lock .venv/test.lock ## run the tests (SLOW=1: the long ones too
 SCRIPTS = .ci/run scripts/reproduce scripts/run-container scripts/stop-container scripts/venv tests/deploy/setup \
 	tests/docs/newcomer tests/images/podman-steps tests/images/setup-browser tests/publish/setup
 # Documents, and the files whose comments are read; not those that a program writes.
-PROSE = $(shell git ls-files '*.md' '*.py' '*Dockerfile' '*.yaml' Makefile .ci/run scripts ':!bench')
+PROSE = $(shell git ls-files '*.md' '*.py' '*Dockerfile' '*.yaml' Makefile .ci/run scripts)
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check

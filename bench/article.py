@@ -11,7 +11,7 @@ app = Flask(__name__)
 
 @app.get("/")
 def locate() -> dict[str, object]:
-    """Where `?ip=` is, or the caller."""
+    """Return the provider and the location of `?ip=`, or of the caller."""
     address = request.args.get("ip", request.remote_addr)
     answer = requests.get(f"{upstream}/{address}", timeout=3).json()
     return {

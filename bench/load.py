@@ -1,4 +1,4 @@
-"""Load by wrk, and what it saw. What is compared runs in turns, so that a busy moment meets all of it."""
+"""Load by wrk, and what it saw. The servers that are compared take turns, so that a busy moment meets all of them."""
 
 import json
 import os

@@ -19,7 +19,7 @@ def sampled_profile(server: Server, addresses: int) -> dict[str, dict[str, float
     """Return the percentage of the samples that each package had under load; empty if the system forbids py-spy."""
     spy = Path(sys.executable).with_name("py-spy")
     with tempfile.NamedTemporaryFile() as file, ThreadPoolExecutor(1) as pool:
-        command = [spy, "record", "-p", str(server.processes[0]), "-d", str(SECONDS), "-r", "200", "-f", "raw"]
+        command = [str(spy), "record", "-p", str(server.processes[0]), "-d", str(SECONDS), "-r", "200", "-f", "raw"]
         loading = pool.submit(load, server, addresses=addresses, seconds=SECONDS + 2)
         done = subprocess.run([*command, "-o", file.name], capture_output=True, text=True, timeout=LIMIT)
         loading.result()

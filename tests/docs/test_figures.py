@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.bench import written
+from bench.report import written
 from tests.conftest import ROOT
 
 DOCUMENTS = ["README.md", "docs/article.md", "docs/comparison.md", "docs/ladder.md", "docs/workshop.md"]
