@@ -28,7 +28,7 @@ def test_an_answer_cannot_be_changed() -> None:
         answer.isp = "Other"
 
 
-# What the service exists for
+# The ISP and the coordinates
 
 
 @pytest.mark.parametrize(
