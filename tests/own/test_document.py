@@ -1,4 +1,4 @@
-"""docs/your-own-app.md shows the files as they are, and they work where a reader copies them. tests/docs runs its commands."""
+"""docs/your-own-app.md shows the files as they are, and they work where a reader copies them."""
 
 import shutil
 import subprocess
