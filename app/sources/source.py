@@ -163,7 +163,7 @@ class HttpSource(Source):
     def _check_status(self, response: Response) -> None:
         """Raise the Problem that an HTTP status says; 404 and 422 come with an error message in JSON."""
         wait = response.headers.get(self.retry_after) or response.headers.get("retry-after", "")
-        if response.status == 429 or (response.status == 503 and wait):
+        if response.status == 429 or (response.status == 503 and "retry-after" in response.headers):
             raise self._quota_exhausted(read_retry_after(wait))
         if response.status in {401, 403}:
             raise self._refused()
