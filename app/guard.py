@@ -44,19 +44,19 @@ class Guard:
 
     async def ask(self, address: IPAddress | None, seconds: float) -> Answer:
         """Return the source's answer within that time; a Problem if there is none."""
-        pause = self.pause
-        waits = self._room.locked()
+        if pause := self.pause:
+            raise pause
+        was_full = self._room.locked()
         try:
-            if pause is None:
-                async with asyncio.timeout(seconds), self._room:
-                    pause = self.pause  # a request before this one may have been refused
-                    if pause is None:
-                        answer = await self.source.ask(address)
-                        self._failures.clear()
-                        return answer
+            async with asyncio.timeout(seconds), self._room:
+                pause = self.pause  # a request before this one may have been refused
+                if pause is None:
+                    answer = await self.source.ask(address)
+                    self._failures.clear()
+                    return answer
         except TimeoutError:
             name, reason = self.source.name, f"{seconds:.1f} s"
-            if waits:  # the source did not have all that time, so it did not fail
+            if was_full:  # the source did not have all that time, so it did not fail
                 raise Problem("upstream-timeout", f"{name} has too many requests under way") from None
             problem = Problem("upstream-timeout", f"{name} did not answer in time", reason=reason, fault="server")
         except Problem as error:
