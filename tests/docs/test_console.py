@@ -70,6 +70,7 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GEOIP_", "COMPOSE_", "MAKE"))}
     # Answers from the sample database, and no colours, pagers or progress bars.
     settings = {
+        "PATH": f"{os.environ['PATH']}:{ROOT / '.venv/bin'}",  # cosign, where the distribution has none
         "GEOIP_SOURCES": "mmdb",
         "TERM": "dumb",
         "PAGER": "cat",
