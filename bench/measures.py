@@ -16,6 +16,7 @@ from statistics import median
 from bench.load import MANY, QUICK, ROUNDS, Figures, in_turns, load, summary
 from bench.profiles import import_profile, sampled_profile
 from bench.servers import (
+    ENVIRONMENT,
     LIMIT,
     ROOT,
     Server,
@@ -64,10 +65,11 @@ def misses(upstream: Server, slow: Server) -> Figures:
 
 def starts(upstream: int) -> Figures:
     """Measure a start, from the start of the process to the first answer, beside two imports; and its profile."""
+    command = [sys.executable, "-c", "import fastapi, uvicorn"]
     ours, imports = [], []
     for _ in range(TURNS):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import fastapi, uvicorn"], check=True, timeout=LIMIT)
+        subprocess.run(command, env=ENVIRONMENT, check=True, timeout=LIMIT)
         imports.append((time.perf_counter() - started) * 1000)
         with service(upstream) as server:
             ours.append(server.start)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.load import load
-from bench.servers import LIMIT, ROOT, Server
+from bench.servers import ENVIRONMENT, LIMIT, ROOT, Server
 
 SECONDS = 5
 ROWS = 10
@@ -45,7 +45,7 @@ def _owner(frame: str) -> str:
 def import_profile() -> dict[str, dict[str, float]]:
     """Return the milliseconds that the modules of each package take themselves, of `python -X importtime`."""
     command = [sys.executable, "-X", "importtime", "-c", "import app.server"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=LIMIT)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=LIMIT)
     times: Counter[str] = Counter()
     for line in re.findall(r"import time: +(\d+) \| +\d+ \| +(\S+)", done.stderr):
         times[line[1].split(".")[0]] += int(line[0])

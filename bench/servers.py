@@ -17,6 +17,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 LIMIT = 60
 """Seconds that anything may take to start or to end."""
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("GEOIP_", "PYTHON"))}
+"""Of what is measured: its settings are the defaults, and Python keeps the bytecode that it compiles."""
 
 _NGINX = """
 daemon off; pid {folder}/pid; error_log stderr error; worker_processes auto; worker_rlimit_nofile 4096;
@@ -85,11 +87,10 @@ def program(
     command: Sequence[str | Path], port: int, path: str = "/?ip=8.8.8.8", variables: dict[str, str] | None = None
 ) -> Iterator[Server]:
     """Run a program that listens on a port."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GEOIP_")}
     started = time.perf_counter()
     process = subprocess.Popen(
         [str(part) for part in command],
-        env=environment | (variables or {}),
+        env=ENVIRONMENT | (variables or {}),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -123,13 +124,13 @@ def service(upstream: int | None, **more: str) -> Iterator[Server]:
 
 
 @contextmanager
-def container(image: str, upstream: int, variables: Sequence[str] = ()) -> Iterator[tuple[str, Server]]:
+def container(image: str, upstream: int) -> Iterator[tuple[str, Server]]:
     """Run the service in a container on the machine's own network; also return the container's name."""
     port = free_port()
     name = f"geoip-bench-{os.getpid()}-{port}"
     options = ["--network=host", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
     # A health check is a second process for a moment, which is not to be measured.
-    options += ["--no-healthcheck", f"--name={name}", *(f"--env={one}" for one in variables)]
+    options += ["--no-healthcheck", f"--name={name}"]
     options += [f"--env={key}={value}" for key, value in settings(port, upstream).items()]
     docker("run", "--detach", "--rm", *options, image)
     try:
