@@ -14,7 +14,7 @@ import aiohttp
 import uvicorn
 from cachetools import LRUCache
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import AliasPath, BaseModel, Field
 
 port, upstream = sys.argv[1:]
 cache: LRUCache[str, bytes] = LRUCache(10_000)
@@ -22,23 +22,13 @@ under_way: dict[str, asyncio.Task[bytes]] = {}
 HEADERS = {"Access-Control-Allow-Origin": "*", "Cache-Control": "public, max-age=3600", "Vary": "Accept"}
 
 
-class Connection(BaseModel):
-    """Of an answer of ipwho.is, the provider."""
-
-    isp: str
-    asn: int
-
-
-class Timezone(BaseModel):
-    """Of an answer of ipwho.is, the time zone."""
-
-    id: str
-
-
 class Found(BaseModel):
-    """Of an answer of ipwho.is, what the service answers."""
+    """The part of an answer of ipwho.is that the service answers."""
 
     ip: str
+    isp: str = Field(validation_alias=AliasPath("connection", "isp"))
+    asn: int = Field(validation_alias=AliasPath("connection", "asn"))
+    timezone: str = Field(validation_alias=AliasPath("timezone", "id"))
     latitude: float = Field(ge=-90, le=90)
     longitude: float = Field(ge=-180, le=180)
     city: str
@@ -46,8 +36,6 @@ class Found(BaseModel):
     country: str
     country_code: str
     postal: str
-    connection: Connection
-    timezone: Timezone
 
 
 @asynccontextmanager
