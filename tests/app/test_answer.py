@@ -241,7 +241,7 @@ def test_coordinates_are_kept_to_a_tenth_of_a_metre(latitude: float, longitude: 
     assert answer.model_dump_json() == Answer.model_validate_json(answer.model_dump_json()).model_dump_json()
 
 
-# What is found
+# Found
 
 
 @pytest.mark.parametrize(

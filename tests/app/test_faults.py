@@ -442,7 +442,7 @@ def check_next_answers(running: Running, upstream: Upstreams, url: str) -> None:
     assert time.monotonic() - start < BUDGET + SLACK
 
 
-# Where there is no connection
+# No connection
 
 
 def check_unreachable(service: Server) -> None:

@@ -67,7 +67,7 @@ def silent(connection: socket.socket) -> None:
         pass
 
 
-# Where it asks
+# The address
 
 
 def test_it_is_0_while_the_service_serves_and_1_when_it_does_not(serve: Serve, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_it_reads_where_the_service_listens_and_nothing_else(serve: Serve, tmp_p
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
-# What it is told
+# The answers
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_two_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert time.monotonic() - started < 1
 
 
-# What it costs
+# The cost
 
 
 def modules(*arguments: str, **settings: object) -> set[str]:

@@ -220,7 +220,7 @@ def test_http_1_0_has_no_host_or_one(server: Server) -> None:
             check_refused(everything(client))
 
 
-# What is asked for
+# Requests
 
 
 @pytest.mark.parametrize(

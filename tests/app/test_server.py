@@ -119,7 +119,7 @@ def test_with_its_default_sources_and_no_network_the_database_answers(serve: Ser
     assert (answer["source"], answer["isp"]) == ("mmdb", "Google LLC")
 
 
-# Where it listens
+# The socket
 
 
 def test_bound_to_all_ipv6_addresses_it_takes_ipv4_as_well(serve: Serve) -> None:

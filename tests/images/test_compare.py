@@ -97,7 +97,7 @@ def program(folder: Path, name: str, script: str) -> str:
     return f"{folder}:{os.environ['PATH']}"
 
 
-# What is in an archive
+# Archives
 
 
 def layer(*files: tuple[str, int]) -> Layer:
