@@ -382,7 +382,7 @@ def test_without_a_scanner_nothing_is_called_free_of_vulnerabilities(
     assert report.cell(row, "vulnerabilities") == "not scanned"
 
 
-# What goes wrong
+# Trouble
 
 
 def test_an_image_that_is_not_built_is_told_and_the_rest_is_measured(small: str) -> None:
@@ -465,7 +465,7 @@ def test_an_interrupt_leaves_no_container_behind(repository: str, number: int, a
     assert docker(*mine) == ""
 
 
-# What is written
+# The documents
 
 
 def test_what_stands_in_the_way_of_a_fair_reading_is_said(small: str) -> None:
