@@ -1,5 +1,6 @@
 """The server: a socket, uvicorn, and the application."""
 
+import errno
 import gc
 import logging
 import math
@@ -7,7 +8,6 @@ import os
 import resource
 import socket
 import sys
-from ipaddress import IPv4Address, IPv6Address
 
 import uvicorn
 
@@ -65,32 +65,23 @@ def serve() -> int:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Return a bound socket. On `::` it takes IPv4 as well; without IPv6, `::` means `0.0.0.0`."""
-    bind: IPv4Address | IPv6Address = settings.bind
-    if bind == IPv6Address("::") and not _has_ipv6():
-        logger.warning("this host has no IPv6: GEOIP_BIND=:: is taken as 0.0.0.0")
-        bind = IPv4Address("0.0.0.0")  # noqa: S104 (as the setting asks)
-    family = socket.AF_INET6 if bind.version == 6 else socket.AF_INET
-    # With its protocol named, asyncio sets TCP_NODELAY: otherwise a body waits 40 ms for the client's delayed ACK.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if bind.version == 6:
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not bind.is_unspecified))
+    """Return a listening socket. On `::` it takes IPv4 as well; without IPv6, `::` means `0.0.0.0`."""
     try:
-        listener.bind((str(bind), settings.port))
-    except OSError:
-        listener.close()
-        raise
+        listener = _listen(str(settings.bind), settings.port)
+    except OSError as error:
+        if str(settings.bind) != "::" or error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            raise
+        logger.warning("this host has no IPv6: GEOIP_BIND=:: is taken as 0.0.0.0")
+        listener = _listen("0.0.0.0", settings.port)  # noqa: S104 (as the setting asks)
+    # Connections inherit it: otherwise a body waits 40 ms for the client's delayed ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
-def _has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return False
-    return True
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    is_dual = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=is_dual)
 
 
 def _raise_descriptors() -> int:

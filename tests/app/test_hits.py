@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.app.conftest import Server, serving
+from tests.app.test_log import requests
 from tests.upstream import Request, Upstream, answering, http_answer, ipwhois, ipwhois_answer
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -120,7 +121,7 @@ def test_a_hit_has_a_line_in_the_log_like_any_other(
     server = running(GEOIP_IPWHOIS_URL=upstream(ipwhois).url, GEOIP_LOG_FORMAT="json", GEOIP_LOG_ADDRESSES=1)
     for _ in range(2):
         server.get("/?ip=8.8.8.8")
-    miss, hit = (record.__dict__["fields"] for record in caplog.records if record.getMessage() == "request")
+    miss, hit = requests(caplog, 2)
     assert miss["cache_status"] == "geoip; fwd=uri-miss; stored"
     assert hit["cache_status"].startswith("geoip; hit")
     assert {"address": "8.8.8.8", "source": "ipwhois", "status": 200}.items() <= hit.items()
