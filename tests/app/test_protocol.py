@@ -2,11 +2,13 @@
 
 import json
 import socket
+import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 
 import pytest
 
@@ -382,3 +384,37 @@ def test_a_request_under_way_is_not_ended_for_a_newcomer(
         may_answer.set()
         for client in clients:
             assert client.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+# Responses
+
+
+DATA_SEGMENTS_RECEIVED = slice(152, 156)
+"""Place of tcpi_data_segs_in in Linux' struct tcp_info (linux/tcp.h)."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts the segments of a connection")
+@pytest.mark.parametrize("target", ["/healthz", "/?ip=8.8.8.8", "/openapi.json"])
+def test_head_and_body_arrive_together(target: str, server: Server) -> None:
+    with connect(server) as client:
+        for _ in range(3):
+            client.sendall(b"GET %b HTTP/1.1\r\nHost: geoip\r\n\r\n" % target.encode())
+            response = HTTPResponse(client)
+            response.begin()
+            response.read()
+        info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    assert struct.unpack("I", info[DATA_SEGMENTS_RECEIVED]) == (3,)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("target", ["/healthz", "/?ip=8.8.8.8", "/?ip=nonsense"])
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_an_answer_is_whole_whether_or_not_it_has_a_body(
+    method: str, target: str, connection: str, server: Server
+) -> None:
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=5)) as client:
+        for _ in range(2):  # on one connection, or on a new one
+            client.request(method, target, headers={"Connection": connection})
+            response = client.getresponse()
+            length = int(response.headers.get("Content-Length", 0))
+            assert len(response.read()) == (0 if method == "HEAD" else length)
