@@ -1,9 +1,9 @@
 """Fetch the full, current DB-IP Lite files into data/: `make geodata`, or `python -m scripts.geodata`.
 
 DB-IP publishes "IP to City Lite" and "IP to ASN Lite" at the start of each month, CC BY 4.0 with the attribution
-"IP Geolocation by DB-IP": https://db-ip.com/db/lite.php. An interrupted download goes on where it stopped (RFC 9110,
-range requests), and a file in use is replaced in one step, by one that was read and answers. Exit status: 0 when both
-files are current, 1 when one could not be fetched (the file before it is kept), 130 when interrupted.
+"IP Geolocation by DB-IP": https://db-ip.com/db/lite.php. An interrupted download continues where it stopped (RFC 9110,
+range requests). A file in use is replaced in one step, after the new one has been checked. Exit status: 0 if both files
+are current, 1 if one could not be fetched (the old file is kept), 130 if interrupted.
 """
 
 import argparse
@@ -63,9 +63,9 @@ class NotThereError(FetchError):
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Fetch the full, current DB-IP Lite files.")
-    parser.add_argument("--url", default=URL, help="base URL, for a mirror (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("data"), help="where they go (default: %(default)s)")
-    parser.add_argument("--month", type=month, default=datetime.now(UTC), help="YYYY-MM (default: this one)")
+    parser.add_argument("--url", default=URL, help="base URL of a mirror (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("data"), help="folder for the files (default: %(default)s)")
+    parser.add_argument("--month", type=month, default=datetime.now(UTC), help="YYYY-MM (default: this month)")
     options = parser.parse_args(arguments)
     before = options.month.replace(day=1) - timedelta(days=1)
     months = [f"{date:%Y-%m}" for date in (options.month, before)]
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
                 console.print(f"geodata: {kind.name}: {error}", highlight=False, markup=False, soft_wrap=True)
                 status = 1
             except KeyboardInterrupt:
-                console.print("geodata: interrupted; the next run goes on from here")
+                console.print("geodata: interrupted; the next run continues from here")
                 return 130
     return status
 

@@ -157,8 +157,8 @@ class Piece(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the small database that ships with the app.")
-    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "sample", help="where the packages are kept")
-    parser.add_argument("--output", type=Path, default=ROOT / "app" / "sample.mmdb")
+    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "sample", help="folder for the packages")
+    parser.add_argument("--output", type=Path, default=ROOT / "app/sample.mmdb", help="default: %(default)s")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
 
