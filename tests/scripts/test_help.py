@@ -1,4 +1,4 @@
-"""What `--help` prints, for the programs that need no packages but the app's and the tests'."""
+"""The output of `--help`, for the programs that need only the packages of the app and of the tests."""
 
 import subprocess
 import sys
