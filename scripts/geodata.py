@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         httpx.Client(
             timeout=TIMEOUT,
             follow_redirects=True,
-            # Not to be packed once more on the way; the files are gzip themselves.
+            # The files are compressed already.
             headers={"User-Agent": f"geoip/{__version__}", "Accept-Encoding": "identity"},
         ) as client,
     ):
@@ -109,7 +109,7 @@ def fetch(client: httpx.Client, kind: Kind, months: Iterable[str], url: str, fol
             check(target, kind)
             held = target.stat().st_mtime
         except FetchError:
-            pass  # whatever its date: a broken one is fetched anew
+            pass  # a damaged file is fetched again, whatever its date
     for published in months:
         name = f"dbip-{kind.name}-lite-{published}.mmdb.gz"
         part = folder / f"{name}.part"
@@ -190,7 +190,7 @@ def receive(
         if status in {408, 425, 429, 500, 502, 503, 504}:
             raise httpx.RemoteProtocolError(f"HTTP {status}")
         if status == httpx.codes.OK:
-            # All of it, whatever was asked: a server without ranges.
+            # A server without ranges sends the whole file.
             empty(file)
             total = int(response.headers.get("Content-Length", 0)) or None
         elif status != httpx.codes.PARTIAL_CONTENT or first != start:
@@ -231,7 +231,7 @@ def last_modified(response: httpx.Response) -> float:
 
 
 def install(part: Path, target: Path, kind: Kind, modified: float) -> None:
-    """Unpack, check and put in place; what is broken is deleted, and the target left as it was."""
+    """Unpack, check and put in place. A damaged file is deleted, and the target stays as it was."""
     fresh = target.with_suffix(".mmdb.new")
     try:
         unpack(part, fresh)

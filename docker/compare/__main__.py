@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace) -> tuple[Comparison, bool]:
-    """Measure what is built, and whether that was all that was asked for. ToolError: there is no Docker or scanner."""
+    """Measure the images that are built, and tell whether that is all of them. ToolError without Docker or scanner."""
     version = docker("version", "--format", "{{.Server.Version}}")
     machine = f"{ENGINE} {version} on {os.cpu_count()} CPUs ({platform.machine()})"
     rows = [Row(name) for name in options.names]
@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace) -> tuple[Comparison, bool]:
                 subjects.append((row, Subject(row.name, image, path, shlex.split(options.build), scan, known)))
             except ToolError as error:
                 complete = _complain(row, {f"{error} (is it built? make image-{row.name})": list(report.UNITS)})
-        # The images take turns, so that what else the machine does meets them all.
+        # The images take turns, so that other work of the machine slows them all alike.
         for turn in range(0 if {"first answer", "memory"} <= skipped.keys() else options.starts):
             for row, subject in subjects:
                 _progress(f"{row.name}: start {turn + 1} of {options.starts}")

@@ -42,7 +42,7 @@ def packages(archive: Path) -> Counter[str]:
 
 
 def find(name: str | None) -> tuple[Callable[[Path], Vulnerabilities] | None, str]:
-    """What scans a saved image: a program, or else an image that Docker can pull; or why nothing does.
+    """The scan of a saved image, by a program or else by an image that Docker can pull; or why there is none.
 
     ToolError: the scanner that was asked for by name is not there.
     """
