@@ -1,26 +1,26 @@
-# Every task, each with a line of help: `make` alone prints them.
+# Each task has a line of help. `make` alone prints them.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # MAKEFLAGS=-j8 in somebody's profile must not run two pips in one environment, nor an image before it is built.
 .NOTPARALLEL:
-# The Pythons that this is for. PYTHON=python3.13 names one; else it is python3, or the newest of these where that is older.
+# The supported Pythons. PYTHON=python3.13 names one. By default it is python3, or the newest of these if python3 is too old.
 PYTHONS := 3.15 3.14 3.13 3.12 3.11
 BIN := .venv/bin
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { sub("%", "NAME", $$1); printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "NAME", $$1); printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# A complete lock needs no resolver: pip before 24 looks for the newest release of coverage[toml], whatever the lock says.
+# --no-deps: a complete lock needs no resolver, and pip before 24 would look for the newest release of coverage[toml].
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
-# An environment is made again if its Python is gone, or if PYTHON names another.
-# 3.15 alone means an image's base (below).
+# The environment is made again if its Python is gone, or if PYTHON names another one. PYTHON=3.15 names the base of an
+# image instead (below).
 VENV_PYTHON = $(filter-out 3.%,$(PYTHON))
 ifneq ($(VENV_PYTHON)$(shell [ -x $(BIN)/python ] || echo missing),)
 .venv/pip: FORCE
 endif
 .venv/pip:
 	@scripts/venv '$(VENV_PYTHON)' python3 $(PYTHONS)
-# A stamp a lock file: what is installed already is not installed again.
+# Each lock has a stamp, so that its packages are installed only once.
 .venv/%.lock: requirements/%.txt .venv/pip
 	@echo 'Installing $<'
 	@$(INSTALL) -r $<
@@ -29,15 +29,15 @@ endif
 run: .venv/app.lock ## serve on http://localhost:8080
 	@$(BIN)/python -m app
 
-test: .venv/app.lock .venv/test.lock ## run the tests (SLOW=1: the long ones too, and every branch of app/ must be reached)
+test: .venv/app.lock .venv/test.lock ## run the tests (SLOW=1 adds the slow ones and checks the coverage of app/)
 	@$(BIN)/python -m pytest --dist worksteal -p no:schemathesis \
 	  $(if $(SLOW),--numprocesses auto --cov --cov-report=term-missing:skip-covered,--numprocesses 4 -m 'not slow')
 
 SCRIPTS = .ci/run scripts/reproduce scripts/run-container scripts/stop-container scripts/venv tests/deploy/setup \
 	tests/docs/newcomer tests/images/podman-steps tests/images/setup-browser tests/publish/setup
-# Documents, and the files whose comments are read; not those that a program writes.
+# The files whose prose is checked: documents, and files with comments.
 PROSE = $(shell git ls-files '*.md' '*.py' '*Dockerfile' '*.yaml' Makefile .ci/run scripts)
-check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes without running anything
+check: .venv/app.lock .venv/test.lock .venv/lint.lock ## check types, format, documents, Dockerfiles and locks
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -54,7 +54,7 @@ check: .venv/app.lock .venv/test.lock .venv/lint.lock ## look for mistakes witho
 	@rm -rf .venv/lock && cp -r requirements .venv/lock && $(MAKE) --no-print-directory --silent lock OUT=.venv/lock
 	@diff -r .venv/lock requirements || { echo 'the locks are not what pyproject.toml asks for: make lock'; exit 1; }
 
-format: .venv/lint.lock ## lay the code out as `make check` wants it
+format: .venv/lint.lock ## format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
@@ -64,7 +64,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-ind
 # This resolves a lock without installing it: a dependency that the lock lacks is an error, and so is a package without a wheel.
 PROVE = UV_REQUIRE_HASHES=1 $(BIN)/uv pip install --quiet --dry-run --only-binary :all: --target .venv/proof \
 	--python-platform x86_64-manylinux_2_28
-lock: .venv/lint.lock ## write requirements/*.txt anew from pyproject.toml (UPGRADE=--upgrade: the newest versions)
+lock: .venv/lint.lock ## write requirements/*.txt from pyproject.toml (UPGRADE=--upgrade takes the newest versions)
 	$(LOCK) $(UPGRADE) pyproject.toml -o $(OUT)/app.txt
 	for group in freeze test lint data images deploy bench; do \
 	  $(LOCK) $(UPGRADE) --group $$group -c $(OUT)/app.txt -o $(OUT)/$$group.txt || exit; done
@@ -72,20 +72,20 @@ lock: .venv/lint.lock ## write requirements/*.txt anew from pyproject.toml (UPGR
 	  $(PROVE) --python-version $$python -r $$lock || { echo "$$lock is not complete for Python $$python"; exit 1; }; done; done
 
 # Data
-geodata: .venv/data.lock ## fetch the full, current DB-IP Lite files into data/ (goes on where it was interrupted)
+geodata: .venv/data.lock ## fetch the full, current DB-IP Lite files into data/ (continues if it was interrupted)
 	@$(BIN)/python -m scripts.geodata
-sample: .venv/data.lock ## make app/sample.mmdb, the small database in the app, anew (needs npm; some minutes)
+sample: .venv/data.lock ## make app/sample.mmdb, the small database in the app (needs npm; some minutes)
 	$(BIN)/python -m scripts.sample
-outline: .venv/pip ## draw the map in app/page.html anew (needs npm)
+outline: .venv/pip ## draw the map in app/page.html (needs npm)
 	$(BIN)/python scripts/outline.py
 .PHONY: help run test check format lock geodata sample outline FORCE
 
 # Images
 ENGINE ?= docker
 IMAGES := $(shell sed -n 's/^\[\([a-z0-9-]*\)\]$$/\1/p' docker/images.toml)
-# Git is asked only if this folder is the top of a checkout; a label that nobody knows is left out.
+# Ask git only if this folder is the top of a checkout. Labels that depend on it are otherwise left out.
 GIT = $(if $(wildcard .git),$(shell git $(1) 2>/dev/null $(2)))
-# The origin as a page, without credentials; a local path is none.
+# The web page of the origin, without credentials; empty for a local path.
 WEB = s,^git@([^:/]+):,https://\1/,; s,^ssh://([^/@]*@)?([^:/]+)(:[0-9]+)?/,https://\2/,; s,//[^/]*@,//,; \
 	s,[.]git$$,,; \,^https?://,p
 LABELS = title=geoip licenses=MIT version=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py) \
@@ -94,7 +94,7 @@ LABELS = title=geoip licenses=MIT version=$(shell sed -n 's/^__version__ = "\(.*
 # Podman's own format has no health checks.
 BUILD = $(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) $(addprefix --platform ,$(PLATFORM)) \
 	$(LABELS:%=--label org.opencontainers.image.%)
-# PYTHON=3.15 names the base image of that version. FIXED: the images that have the Python of a base with only one.
+# PYTHON=3.15 names the base image of that version. FIXED: the images whose base has only one version.
 NUMBER = $(filter 3.%,$(PYTHON))
 FIXED := $(shell awk -F'[][]' '/^\[/ { name = $$2 } /^python *=/ { print name }' docker/images.toml)
 BASE = $(if $(NUMBER),$(if $(filter $*,$(FIXED)),$(error $* has the Python of its base: leave PYTHON out),--build-arg \
@@ -102,16 +102,16 @@ BASE = $(if $(NUMBER),$(if $(filter $*,$(FIXED)),$(error $* has the Python of it
 TAG = geoip:$*$(if $(PLATFORM),-$(notdir $(PLATFORM)))
 
 images: $(addprefix image-,$(if $(NUMBER),$(filter-out $(FIXED),$(IMAGES)),$(IMAGES))) ## build all images
-image-%: ## build one of docker/images.toml (PYTHON=3.15, PLATFORM=linux/arm64, ENGINE=podman)
+image-%: ## build one image of docker/images.toml (PYTHON=3.15, PLATFORM=linux/arm64, ENGINE=podman)
 	$(BUILD) $(BASE) --tag $(TAG) --file docker/$*.Dockerfile .
-run-%: ## run one in the background, on http://localhost:8080
+run-%: ## run an image in the background on http://localhost:8080
 	@ENGINE='$(ENGINE)' PLATFORM='$(PLATFORM)' scripts/run-container $(TAG)
-stop: ## stop it
+stop: ## stop that container
 	@ENGINE='$(ENGINE)' scripts/stop-container
-reproduce: reproduce-$(NAME) ## build one twice for release, and compare the digests: NAME=scratch
+reproduce: reproduce-$(NAME) ## build an image twice for release, and compare the digests: NAME=scratch
 reproduce-%:
 	@scripts/reproduce $(BUILD) $(BASE) --file docker/$*.Dockerfile .
-sbom-%: .venv/images.lock ## list the packages in one, as build/NAME.spdx.json
+sbom-%: .venv/images.lock ## list the packages in an image, in build/NAME.spdx.json
 	@docker image inspect geoip:$* >/dev/null && mkdir -p build
 	SYFT_CHECK_FOR_APP_UPDATE=false $(BIN)/syft scan --quiet docker:geoip:$* --output spdx-json=build/$*.spdx.json.part
 	@mv build/$*.spdx.json.part build/$*.spdx.json
@@ -125,15 +125,15 @@ test-arm64: .venv/images.lock .venv/app.lock ## build and test four images for a
 # Your own app
 own: .venv/pip $(if $(wildcard $(APP)/uv.lock),.venv/lint.lock) ## pack your own app: APP=path MODULE=package.module BASE=scratch
 	@ENGINE='$(ENGINE)' $(BIN)/python -m scripts.own "$$APP" "$$MODULE" "$$BASE"
-test-own: .venv/images.lock .venv/lint.lock ## pack each of examples/ on every base, and try it (some minutes)
+test-own: .venv/images.lock .venv/lint.lock ## pack each of examples/ on every base, and test it (some minutes)
 	$(BIN)/pytest tests/own --durations 5
 .PHONY: own test-own
 
 # Comparison
 COMPARE = $(BIN)/python docker/compare --build '$(BUILD)'
-compare: .venv/images.lock ## measure all images that are built, and print the tables (some minutes; SKIP='second pull' builds none)
+compare: .venv/images.lock ## measure all images that are built, and print the tables (some minutes; SKIP='second pull' builds no image)
 	@$(COMPARE) $(if $(SKIP),--skip '$(SKIP)') $(IMAGES)
-compare-docs: .venv/images.lock ## the same, and write the figures into the documents
+compare-docs: .venv/images.lock ## measure them, and write the figures into the documents
 	@$(COMPARE) --docs docs $(IMAGES)
 	@$(MAKE) --no-print-directory figures
 .PHONY: compare compare-docs
@@ -142,7 +142,7 @@ compare-docs: .venv/images.lock ## the same, and write the figures into the docu
 VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py)
 TIMEOUT ?= 600
 PLATFORMS ?= linux/amd64,linux/arm64
-# IMAGES="scratch distroless" names some of them.
+# IMAGES="scratch distroless" publishes only these.
 PUBLISH = $(BIN)/python -m scripts.publish $* --registry '$(REGISTRY)' --version '$(VERSION)' --timeout $(TIMEOUT) \
 	--platforms $(PLATFORMS) $(addprefix --digests ,$(DIGESTS)) $(if $(JOIN),--join) \
 	-- $(BUILD) $(BASE) --file docker/$*.Dockerfile .
@@ -150,32 +150,32 @@ SOURCE ?= $(call GIT,remote get-url origin,| sed -nE "$(WEB)")
 publish: $(addprefix publish-,$(if $(NUMBER),$(filter-out $(FIXED),$(IMAGES)),$(IMAGES))) ## push all images, signed: REGISTRY=host/path (docs/release.md)
 publish-%: .venv/images.lock
 	@$(if $(wildcard docker/$*.Dockerfile),$(PUBLISH),echo 'publish: there is no image $*' >&2; exit 2)
-verify: .venv/images.lock ## check a published one: IMAGE=host/path:scratch (COSIGN_PUBLIC_KEY, or SOURCE)
+verify: .venv/images.lock ## check a published image: IMAGE=host/path:scratch (COSIGN_PUBLIC_KEY or SOURCE)
 	@$(BIN)/python -m scripts.verify '$(IMAGE)' --source '$(SOURCE)' --timeout $(TIMEOUT)
-test-publish: .venv/images.lock .venv/app.lock ## test both with a registry on this machine (some minutes; as root)
+test-publish: .venv/images.lock .venv/app.lock ## test publishing and verifying with a registry on this machine (some minutes; as root)
 	tests/publish/setup
 	$(BIN)/pytest tests/publish --durations 5
 .PHONY: publish verify test-publish
 
 # Deployment
-test-deploy: .venv/deploy.lock .venv/app.lock ## test deploy/ with the image that is built (as root: it makes a network)
+test-deploy: .venv/deploy.lock .venv/app.lock ## test deploy/ with the image that is built (as root, since it makes a network)
 	tests/deploy/setup
 	$(BIN)/pytest tests/deploy --durations 5
 .PHONY: test-deploy
 
 # Documentation
 DOCUMENTS = README.md docs/article.md docs/comparison.md docs/ladder.md docs/workshop.md
-figures: .venv/images.lock ## write the figures of docs/comparison.json, and how the Dockerfiles differ, into the documents
+figures: .venv/images.lock ## write the figures of docs/comparison.json and the differences of the Dockerfiles into the documents
 	@$(BIN)/python docker/compare/figures.py docs/comparison.json $(DOCUMENTS)
 screenshots: .venv/images.lock ## take the pictures of the page that `make run` or `make run-NAME` serves
 	tests/images/setup-browser
 	$(BIN)/python -m scripts.screenshot http://localhost:8080
-test-docs: images .venv/images.lock .venv/app.lock ## execute what the documents show, and compare it (some minutes)
+test-docs: images .venv/images.lock .venv/app.lock ## run the commands in the documents, and compare their output (some minutes)
 	$(BIN)/pytest --exitfirst tests/docs
 	tests/docs/newcomer
 .PHONY: figures screenshots test-docs
 
 # Benchmark
-bench: .venv/app.lock .venv/bench.lock ## measure it beside its peers (ten minutes; needs wrk; QUICK=1: rough; ECHOIP=path: beside echoip)
+bench: .venv/app.lock .venv/bench.lock ## measure the service beside its peers (ten minutes; needs wrk; QUICK=1 is rough; ECHOIP=path adds echoip)
 	@$(BIN)/python -m bench
 .PHONY: bench

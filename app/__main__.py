@@ -15,13 +15,19 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     parser = argparse.ArgumentParser(prog="geoip", description="A geo-IP API. Its settings are environment variables.")
-    parser.add_argument("command", nargs="?", choices=["serve", "healthcheck"], default="serve", help="default: serve")
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=["serve", "healthcheck"],
+        default="serve",
+        help="serve (the default), or ask the running service how it is",
+    )
     parser.add_argument("--version", action="version", version=__version__)
     if parser.parse_args(arguments).command == "healthcheck":
         from app.healthcheck import healthcheck
 
         return healthcheck()
-    from app.server import serve  # the health check does without it: 0.5 s and 35 MB
+    from app.server import serve  # the health check does without it: 0.3 s and 35 MB
 
     return serve()
 

@@ -164,7 +164,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 def _answer_preflight(request: Request) -> Response:
     """Answer a CORS preflight (https://fetch.spec.whatwg.org/#cors-preflight-fetch)."""
     if request.headers["Access-Control-Request-Method"] not in {"GET", "HEAD"}:
-        return problem_response(Problem("bad-request", f"other origins may use {ALLOWED_METHODS} alone"))
+        return problem_response(Problem("bad-request", f"a page of another origin may only use {ALLOWED_METHODS}"))
     if "Access-Control-Request-Private-Network" in request.headers:
         return problem_response(Problem("bad-request", "public websites may not ask a service in a private network"))
     allowed = {

@@ -116,7 +116,7 @@ def _read_proxy(scheme: str, proxy: str) -> tuple[str, tuple[str, str] | None]:
     try:
         url = _PROXY.validate_python(proxy if "://" in proxy else f"http://{proxy}")
     except ValidationError:  # its message would show the password
-        raise ValueError(f"{scheme.upper()}_PROXY: not the http:// or https:// URL of a proxy") from None
+        raise ValueError(f"{scheme.upper()}_PROXY: not the URL of a proxy: write it as http://HOST:PORT") from None
     auth = (unquote(url.username), unquote(url.password or "")) if url.username else None
     return f"{url.scheme}://{url.host}:{url.port}", auth
 

@@ -57,7 +57,9 @@ class Guard:
         except TimeoutError:
             name, reason = self.source.name, f"{seconds:.1f} s"
             if was_full:  # the source did not have all that time, so it did not fail
-                raise Problem("upstream-timeout", f"{name} has too many requests under way") from None
+                raise Problem(
+                    "upstream-timeout", f"{name} has too many requests under way: try again in a moment"
+                ) from None
             problem = Problem("upstream-timeout", f"{name} did not answer in time", reason=reason, fault="server")
         except Problem as error:
             problem = error

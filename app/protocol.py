@@ -32,8 +32,8 @@ _HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)
 _REFUSAL = problem_response(
     Problem(
         "bad-request",
-        f"the request is not HTTP/1.1 with one valid Host, or has more than {MAX_FIELDS} fields, more than {MAX_HEAD} "
-        f"bytes beside the body, or more than {MAX_PIPELINED} unanswered requests before it",
+        "the request is not HTTP/1.1 with one valid Host, or is too large: "
+        f"send at most {MAX_FIELDS} fields in {MAX_HEAD} bytes, and wait for answers after {MAX_PIPELINED} requests",
     )
 )
 

@@ -15,8 +15,8 @@ NOT_AN_ADDRESS = (
     "ip is not an IPv4 or IPv6 address: give one like 8.8.8.8 or 2001:4860:4860::8888, "
     "without a host name, a network or a zone id"
 )
-RESERVED = "this address is not global (private, multicast, documentation…): nobody can be found at it"
-BUG = "the service has a bug: its log says more"
+RESERVED = "this address is not global (private, multicast, documentation…): ask for a public one, such as 8.8.8.8"
+BUG = "the service failed: its log says why"
 
 DESCRIPTION: dict[str, Any] = {
     "title": "geoip",

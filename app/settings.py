@@ -29,7 +29,7 @@ def _lower_case(value: object) -> object:
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
-        raise ValueError("a source is named twice")
+        raise ValueError("a source is named twice: name each once")
     return names
 
 
@@ -39,7 +39,7 @@ def _trusted_network(text: str) -> IPNetwork:
     except ValueError as error:
         raise ValueError(f"{text[:60]!r} is not an address or a network ({error})") from None
     if network.prefixlen == 0:
-        raise ValueError(f"{text} would trust every client")
+        raise ValueError(f"{text} would trust every client: name your proxies")
     return network
 
 
@@ -131,7 +131,8 @@ def load_settings(sources: Sequence[type[Source]] = SOURCES, **values: Any) -> S
             raise ValueError(f"GEOIP_SOURCES: there is no source {name[:40]!r}; there are {', '.join(declared)}")
     for source in sources:
         if source.name in settings.sources and source.needs_key and not settings.of_source(source.name).secret:
-            raise ValueError(f"GEOIP_{source.name.upper()}_KEY: the source {source.name} needs an API key")
+            variable = f"GEOIP_{source.name.upper()}_KEY"
+            raise ValueError(f"{variable}: {source.name} needs an API key: set it, or change GEOIP_SOURCES")
     return settings
 
 

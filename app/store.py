@@ -56,7 +56,9 @@ class Store:
                 options.setdefault("ssl_ca_certs", certificates)
             connection = options.pop("connection_class", Connection)(**options)  # looks at all options
         except (RedisError, TypeError, ValueError):
-            raise ValueError("GEOIP_CACHE_URL: an option after the question mark is wrong") from None
+            raise ValueError(
+                "GEOIP_CACHE_URL: an option after the question mark is wrong: correct it, or leave it out"
+            ) from None
         kind: type[Connection] = Connection
         if isinstance(connection, SSLConnection):
             kind, options["context"] = _TLSConnection, connection.ssl_context
@@ -108,5 +110,5 @@ class Store:
         if (now := self._clock()) - self._warned >= WARNING_INTERVAL:
             self._warned = now
             logger.warning(
-                "the shared cache is not used (%s): see whether GEOIP_CACHE_URL answers", type(error).__name__
+                "the shared cache is not used (%s): check that the server of GEOIP_CACHE_URL runs", type(error).__name__
             )

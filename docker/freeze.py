@@ -1,6 +1,6 @@
-"""The general part of freezing an app for an image: what scanners and licences need, and what a bundle can do without.
+"""Functions for a spec of PyInstaller: they add what scanners and licences need, and take out what a bundle does not.
 
-A spec of PyInstaller imports it: geoip.spec is an example.
+geoip.spec is an example of a spec that imports them.
 """
 
 import ast
@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 Entries = list[tuple[str, str, str]]
-"""A table of contents of PyInstaller: the name in the bundle, the file that becomes it, and the kind."""
+"""A table of contents of PyInstaller: the name of each file in the bundle, its path outside it, and its kind."""
 
 DPKG = Path("/var/lib/dpkg")
 APK = Path("/lib/apk/db/installed")
@@ -50,7 +50,7 @@ def locked(lock: Path) -> Iterator[Requirement]:
 
 
 def metadata(lock: Path, work: Path) -> Iterator[tuple[str, str]]:
-    """The metadata and licences of every package in `lock`, as PyInstaller's `datas`. A scanner sees a package by them.
+    """The metadata and licences of each package in `lock`, as PyInstaller's `datas`: scanners find a package by them.
 
     `lock` is a requirements.txt. `work` is a folder for METADATA, which is written anew without the README in it.
     """
@@ -75,7 +75,7 @@ def entry(module: str, work: Path) -> str:
 
 
 def not_locked(lock: Path) -> list[str]:
-    """The modules that are installed here and are of no package in `lock`: they are the build's, not the app's."""
+    """The installed modules that are not of a package in `lock`: the build needs them, and the app does not."""
     names = {canonicalize_name(requirement.name) for requirement in locked(lock)}
     owners = packages_distributions()
     return sorted(name for name in owners if names.isdisjoint(map(canonicalize_name, owners[name])))
@@ -104,8 +104,8 @@ def _left_out(kept: set[str], lock: Path) -> Iterator[str]:
 
 
 def _not_found(kept: set[str], warnings: str) -> Iterator[str]:
-    """A line of `warnings` names a missing module, and by which others it is imported, and how: at the top of a module;
-    or in a function, under a condition or in a `try`, which a program may do without.
+    """A line of `warnings` names a missing module, the modules that import it, and how. An import at the top of one
+    is needed. One in a function, under a condition or in a `try` is optional.
     """
     needed: dict[str, set[str]] = {}
     optional = set()
@@ -145,7 +145,7 @@ def _computed_imports(source: Path) -> Iterator[int]:
 
 
 def pruned_library(datas: Entries, work: Path, encodings: Iterable[str] = ENCODINGS) -> Entries:
-    """`datas` with the library that starts the interpreter compressed, and without any other encodings."""
+    """`datas` with base_library.zip, which starts the interpreter, compressed and without other `encodings`."""
     pruned = work / "base_library.zip.pruned"
     index, (name, source, kind) = next((i, entry) for i, entry in enumerate(datas) if entry[0] == "base_library.zip")
     with ZipFile(source) as old, ZipFile(pruned, "w", ZIP_DEFLATED, compresslevel=9) as new:

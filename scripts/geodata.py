@@ -1,9 +1,9 @@
 """Fetch the full, current DB-IP Lite files into data/: `make geodata`, or `python -m scripts.geodata`.
 
 DB-IP publishes "IP to City Lite" and "IP to ASN Lite" at the start of each month, CC BY 4.0 with the attribution
-"IP Geolocation by DB-IP": https://db-ip.com/db/lite.php. An interrupted download goes on where it stopped (RFC 9110,
-range requests), and a file in use is replaced in one step, by one that was read and answers. Exit status: 0 when both
-files are current, 1 when one could not be fetched (the file before it is kept), 130 when interrupted.
+"IP Geolocation by DB-IP": https://db-ip.com/db/lite.php. An interrupted download continues where it stopped (RFC 9110,
+range requests). A file in use is replaced in one step, after the new one has been checked. Exit status: 0 if both files
+are current, 1 if one could not be fetched (the old file is kept), 130 if interrupted.
 """
 
 import argparse
@@ -63,9 +63,9 @@ class NotThereError(FetchError):
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Fetch the full, current DB-IP Lite files.")
-    parser.add_argument("--url", default=URL, help="base URL, for a mirror (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("data"), help="where they go (default: %(default)s)")
-    parser.add_argument("--month", type=month, default=datetime.now(UTC), help="YYYY-MM (default: this one)")
+    parser.add_argument("--url", default=URL, help="base URL of a mirror (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("data"), help="folder for the files (default: %(default)s)")
+    parser.add_argument("--month", type=month, default=datetime.now(UTC), help="YYYY-MM (default: this month)")
     options = parser.parse_args(arguments)
     before = options.month.replace(day=1) - timedelta(days=1)
     months = [f"{date:%Y-%m}" for date in (options.month, before)]
@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         httpx.Client(
             timeout=TIMEOUT,
             follow_redirects=True,
-            # Not to be packed once more on the way; the files are gzip themselves.
+            # The files are compressed already.
             headers={"User-Agent": f"geoip/{__version__}", "Accept-Encoding": "identity"},
         ) as client,
     ):
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
                 console.print(f"geodata: {kind.name}: {error}", highlight=False, markup=False, soft_wrap=True)
                 status = 1
             except KeyboardInterrupt:
-                console.print("geodata: interrupted; the next run goes on from here")
+                console.print("geodata: interrupted; the next run continues from here")
                 return 130
     return status
 
@@ -109,7 +109,7 @@ def fetch(client: httpx.Client, kind: Kind, months: Iterable[str], url: str, fol
             check(target, kind)
             held = target.stat().st_mtime
         except FetchError:
-            pass  # whatever its date: a broken one is fetched anew
+            pass  # a damaged file is fetched again, whatever its date
     for published in months:
         name = f"dbip-{kind.name}-lite-{published}.mmdb.gz"
         part = folder / f"{name}.part"
@@ -190,7 +190,7 @@ def receive(
         if status in {408, 425, 429, 500, 502, 503, 504}:
             raise httpx.RemoteProtocolError(f"HTTP {status}")
         if status == httpx.codes.OK:
-            # All of it, whatever was asked: a server without ranges.
+            # A server without ranges sends the whole file.
             empty(file)
             total = int(response.headers.get("Content-Length", 0)) or None
         elif status != httpx.codes.PARTIAL_CONTENT or first != start:
@@ -231,7 +231,7 @@ def last_modified(response: httpx.Response) -> float:
 
 
 def install(part: Path, target: Path, kind: Kind, modified: float) -> None:
-    """Unpack, check and put in place; what is broken is deleted, and the target left as it was."""
+    """Unpack, check and put in place. A damaged file is deleted, and the target stays as it was."""
     fresh = target.with_suffix(".mmdb.new")
     try:
         unpack(part, fresh)

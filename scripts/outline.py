@@ -11,6 +11,7 @@ a place is drawn at its longitude and latitude times a constant. The same input 
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import heapq
 import json
@@ -45,7 +46,7 @@ def download() -> dict[str, Any]:
             member = files.extractfile(MEMBER)
             data = member.read() if member else b""
     if hashlib.sha256(data).hexdigest() != SHA256:
-        raise SystemExit(f"outline: {MEMBER} of {PACKAGE} is not the file it was")
+        raise SystemExit(f"outline: {MEMBER} of {PACKAGE} does not have the hash SHA256: look why it changed")
     topology: dict[str, Any] = json.loads(data)
     return topology
 
@@ -195,6 +196,7 @@ def path(lines: list[Line], close: str = "") -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description="Draw the map in app/page.html (needs npm).").parse_args()
     topology = download()
     arcs = [simplify(arc) for arc in decode(topology)]
     drawing = (

@@ -1,11 +1,12 @@
 """Pack any Python project as an image: python -m scripts.own ../shop shop.web scratch
 
-The environment has the options, each as docs/your-own-app.md says: RUN, WHOLE, JOB, BUILD_OPTIONS, ENGINE.
+Variables are its options: RUN, WHOLE, JOB, BUILD_OPTIONS and ENGINE, which docs/your-own-app.md explains.
 
-All that the image is made of is put into build/own/NAME-BASE, where `docker build` alone makes it again: the project,
-its lock as a requirements.txt, and the recipe of docker/own/ with the module's name in it.
+build/own/NAME-BASE gets all that the image is made of, so that `docker build` alone makes it again: the project, its
+lock as a requirements.txt, and the recipe of docker/own/ with the name of the module.
 """
 
+import argparse
 import json
 import os
 import re
@@ -75,7 +76,7 @@ def pinned(package: dict[str, Any]) -> str:
 def check_module(project: Path, module: str) -> None:
     """OwnError: `python -m module` cannot run it."""
     if not re.fullmatch(r"\w+(\.\w+)*", module):
-        raise OwnError(f"MODULE={module} is not the name of a module, as package.module is")
+        raise OwnError(f"MODULE={module} is not the name of a module: write it as package.module")
     path = module.replace(".", "/")
     files = [project / source / f"{path}{end}" for source in ("", "src") for end in (".py", "/__main__.py")]
     if not any(file.is_file() for file in files):
@@ -117,12 +118,12 @@ def explain(log: str, base: str) -> str:
     if "DO NOT MATCH THE HASHES" in log:
         package = re.search(r"^#\S+ [\d.]+ +(\S+)(?: from .*)?:?$\n.*Expected sha256", log, re.MULTILINE)
         name = package[1] if package else "a package"
-        return f"{name} does not have the hash that the lock says: make the lock anew, and look why"
+        return f"{name} does not have the hash of the lock: find out why, then make the lock again"
     if missing := re.search(r"No matching distribution found for (\S+)", log):
         libc = "musl (try BASE=distroless)" if base == "scratch" else "this Python"
         return f"{missing[1]} has no wheel for {libc}: take a version that has one, or build the wheel yourself"
     if unhashed := re.search(r"Hashes are required in --require-hashes mode.*\n(?:#\S+ [\d.]+ +(\S+))?", log):
-        return f"{unhashed[1] or 'a package'} has no hash in the lock: make the lock anew with --generate-hashes"
+        return f"{unhashed[1] or 'a package'} has no hash in the lock: make the lock again with --generate-hashes"
     lines = [re.sub(r"^#\d+ [\d.]+ ", "", line) for line in log.splitlines()]
     said = [line for line in lines if re.search(r"(?i)\b\w*error\b", line) and "did not complete" not in line]
     return said[-1].strip() if said else last_line(log)
@@ -134,7 +135,7 @@ def build(engine: list[str], options: list[str], folder: Path, base: str) -> str
     result = run(*engine, "build", "--iidfile", str(image), *options, str(folder), limit=LIMIT)
     log.write_text(result.stdout)
     if result.returncode:
-        raise OwnError(f"{explain(result.stdout, base)} (all that was said: {log})")
+        raise OwnError(f"{explain(result.stdout, base)} (the whole log: {log})")
     return image.read_text()
 
 
@@ -157,7 +158,7 @@ def try_out(engine: list[str], image: str, module: str) -> None:
                         "(RUN='--env NAME=value' gives it what it needs)"
                     )
                 if not os.environ.get("JOB"):
-                    raise OwnError(f"{module} ended at once: call what it is to do at its end, or say JOB=1 if it has")
+                    raise OwnError(f"{module} ended at once: let the module start the app, or set JOB=1 if it may end")
                 return
             time.sleep(0.2)
     finally:
@@ -183,7 +184,7 @@ LEFT_OUT = {
 def pack(engine: list[str], app: str, module: str, base: str) -> None:
     """Make the image, and say what it is. OwnError: why it cannot be made."""
     if not (app and module and base):
-        raise OwnError(f"make own APP=path/to/project MODULE=package.module BASE=… (one of {', '.join(BASES)})")
+        raise OwnError(f"usage: make own APP=path/to/project MODULE=package.module BASE=… (one of {', '.join(BASES)})")
     project = Path(app).resolve()
     if not project.is_dir():
         raise OwnError(f"there is no folder {project}: APP=path/to/project")
@@ -212,9 +213,18 @@ def pack(engine: list[str], app: str, module: str, base: str) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="own",
+        description="Pack any Python project as an image: `make own`.",
+        epilog="docs/your-own-app.md explains the variables RUN, WHOLE, JOB, BUILD_OPTIONS and ENGINE.",
+    )
+    parser.add_argument("app", metavar="APP", help="folder of the project")
+    parser.add_argument("module", metavar="MODULE", help="module that `python -m` runs")
+    parser.add_argument("base", metavar="BASE", help=f"one of {', '.join(BASES)}")
+    options = parser.parse_args()
     engine = shlex.split(os.environ.get("ENGINE", "docker"))
     try:
-        pack(engine, *sys.argv[1:4])
+        pack(engine, options.app, options.module, options.base)
     except (OwnError, OSError, subprocess.TimeoutExpired, tomllib.TOMLDecodeError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -23,14 +23,14 @@ from scripts.publishing.signing import PROVENANCE, SBOM, Signer, publisher
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="publish", description=__doc__.partition("\n")[0])
-    parser.add_argument("image", help="its name, as in docker/NAME.Dockerfile")
-    parser.add_argument("--registry", required=True, metavar="HOST/PATH")
-    parser.add_argument("--version", required=True)
-    parser.add_argument("--platforms", default="linux/amd64,linux/arm64")
+    parser.add_argument("image", help="name of the image, as in docker/NAME.Dockerfile")
+    parser.add_argument("--registry", required=True, metavar="HOST/PATH", help="where to push")
+    parser.add_argument("--version", required=True, help="end of the tag NAME-VERSION")
+    parser.add_argument("--platforms", default="linux/amd64,linux/arm64", help="default: %(default)s")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for one exchange with the registry")
-    parser.add_argument("--digests", type=Path, metavar="FOLDER", help="push by digest, and note the digests here")
+    parser.add_argument("--digests", type=Path, metavar="FOLDER", help="push without tags, and write the digests here")
     parser.add_argument("--join", action="store_true", help="tag what other machines have pushed, by --digests")
-    parser.epilog = "-- docker build …: the command that builds it"
+    parser.epilog = "After --, give the command that builds the image: -- docker build …"
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     options = parser.parse_args(sys.argv[1:split], argparse.Namespace(build=sys.argv[split + 1 :]))
     with TemporaryDirectory(prefix="geoip-publish-") as folder:
@@ -39,7 +39,7 @@ def main() -> None:
 
 def publish(options: argparse.Namespace, folder: Path) -> None:
     if not options.registry:
-        raise RefusedError("where to: REGISTRY=host/path")
+        raise RefusedError("REGISTRY is not set: REGISTRY=host/path names where to push")
     if not re.fullmatch(r"\d[\w.-]{0,99}", options.version):
         raise RefusedError(f"{options.version!r} is not a version: VERSION=1.2.3")
     repository = Repository(options.registry, options.timeout)
@@ -52,7 +52,7 @@ def publish(options: argparse.Namespace, folder: Path) -> None:
     if options.join:
         layouts = _pulled(options, repository, folder)
         if sorted(image.platform for image in layouts) != sorted(names):
-            raise RefusedError(f"{options.digests} has not the digests of {options.platforms}")
+            raise RefusedError(f"{options.digests} lacks digests of {options.platforms}: push each of them first")
     else:
         layouts, provenance = _built(options, names, folder)
     joined = folder / "joined"

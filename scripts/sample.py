@@ -157,8 +157,8 @@ class Piece(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the small database that ships with the app.")
-    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "sample", help="where the packages are kept")
-    parser.add_argument("--output", type=Path, default=ROOT / "app" / "sample.mmdb")
+    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "sample", help="folder for the packages")
+    parser.add_argument("--output", type=Path, default=ROOT / "app/sample.mmdb", help="default: %(default)s")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
 
@@ -295,7 +295,7 @@ def record(piece: Piece, countries: dict[str, str]) -> dict[str, Any]:
 
 
 class Writer(MMDBWriter):
-    """With the date of the data for that of the build, which would make every build another."""
+    """A writer that takes the date of the data as that of the build, so that all builds have the same bytes."""
 
     def __init__(self, epoch: int) -> None:
         super().__init__(
@@ -319,7 +319,7 @@ def write(output: Path, records: dict[Network, dict[str, Any]], epoch: int) -> N
 
 
 def verify(output: Path, records: dict[Network, dict[str, Any]]) -> None:
-    """Read the ends of every network back, to the types of the values."""
+    """Read the ends of each network back, and compare the values and their types."""
     with maxminddb.open_database(output) as written:
         for address in (end for network in records for end in (network.network_address, network.broadcast_address)):
             narrowest = max((network for network in records if address in network), key=lambda found: found.prefixlen)

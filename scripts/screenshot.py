@@ -5,8 +5,8 @@ Chromium is the one that tests/images/setup-browser installs.
     python -m scripts.screenshot http://localhost:8080
 """
 
+import argparse
 import base64
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,7 +17,9 @@ SIZE = (1200, 750)
 
 
 def main() -> None:
-    [url] = sys.argv[1:]
+    parser = argparse.ArgumentParser(description="Take the pictures of the page in docs/.")
+    parser.add_argument("url", help="address of a running service, such as http://localhost:8080")
+    url = parser.parse_args().url
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, start_chromium(Path(profile)) as driver:
         browser = Browser(driver)
         browser.resize(SIZE)

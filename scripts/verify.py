@@ -23,7 +23,7 @@ from scripts.publishing.signing import PROVENANCE, SBOM, Signer, verifier
 def main() -> None:
     parser = argparse.ArgumentParser(prog="verify", description=__doc__.partition("\n")[0])
     parser.add_argument("image", help="host/path:tag or host/path@digest")
-    parser.add_argument("--source", default="", help="the page of the repository whose workflow is to have signed")
+    parser.add_argument("--source", default="", help="web page of the repository whose workflow signed the image")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for one exchange with the registry")
     options = parser.parse_args()
     finish("verify", lambda: verify(options.image, options.source, options.timeout))
@@ -32,10 +32,10 @@ def main() -> None:
 def verify(image: str, source: str, limit: float) -> None:
     match = re.fullmatch(r"(?P<name>.+?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?", image)
     if match is None or not (match["tag"] or match["digest"]):
-        raise RefusedError("which image: IMAGE=host/path:scratch, or host/path@sha256:…")
+        raise RefusedError("IMAGE does not name an image: write IMAGE=host/path:scratch, or host/path@sha256:…")
     repository = Repository(match["name"], limit)
     signer = verifier(source, limit)
-    # A digest says more than a tag: where both are there, the tag is for people.
+    # A digest is exact. If there is a tag as well, it is for people.
     found = repository.manifest(f"@{match['digest']}" if match["digest"] else f":{match['tag']}")
     if found is None:
         raise RefusedError(f"the registry has no {image}")
@@ -116,7 +116,7 @@ def rebuilt(layers: list[str], predicate: dict[str, Any], platform: str, folder:
     same = sum(one == other for one, other in zip(layers, image.layers, strict=False))
     if list(image.layers) != layers:
         raise FailedError(
-            f"{same} of {len(layers)} are those of a build of this commit here: the others, or the base, have changed"
+            f"{same} of {len(layers)} are those of a new build of this commit here: the others, or the base, differ"
         )
     return f"all {same} of {platform} are those of a new build of this commit here, so they hold what its source says"
 
@@ -130,7 +130,7 @@ def arguments(predicate: dict[str, Any]) -> dict[str, str]:
 def dockerfile(predicate: dict[str, Any]) -> str:
     name = predicate["buildDefinition"]["externalParameters"]["configSource"]["path"]
     if not re.fullmatch(r"[a-z0-9-]+\.Dockerfile", name):
-        raise FailedError(f"it names no Dockerfile of docker/: {name}")
+        raise FailedError(f"it does not name a Dockerfile of docker/: {name}")
     return str(name)
 
 

@@ -51,7 +51,7 @@ class Mmdb(Source):
         try:
             fields = self._databases.find(address)
         except ValueError as error:
-            raise Problem("upstream-failed", "mmdb has a damaged file", reason=str(error)) from error
+            raise Problem("upstream-failed", "mmdb has a damaged file: see the log", reason=str(error)) from error
         if fields is None:
             raise Problem("unknown-address", "mmdb does not know this address")
         return read_answer(self.name, address, fields)

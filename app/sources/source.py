@@ -173,7 +173,7 @@ class HttpSource(Source):
             raise Problem("upstream-failed", f"{self.name} sent HTTP status {response.status}")
 
     def _quota_exhausted(self, pause: int) -> Problem:
-        return Problem("quota-exhausted", f"{self.name} takes no more requests for now", retry_after=pause)
+        return Problem("quota-exhausted", f"{self.name} says that its quota is used up", retry_after=pause)
 
     def _refused(self) -> Problem:
         variable = f"GEOIP_{self.name.upper()}_KEY"

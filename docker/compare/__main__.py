@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace) -> tuple[Comparison, bool]:
-    """Measure what is built, and whether that was all that was asked for. ToolError: there is no Docker or scanner."""
+    """Measure the images that are built, and tell whether that is all of them. ToolError without Docker or scanner."""
     version = docker("version", "--format", "{{.Server.Version}}")
     machine = f"{ENGINE} {version} on {os.cpu_count()} CPUs ({platform.machine()})"
     rows = [Row(name) for name in options.names]
@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace) -> tuple[Comparison, bool]:
                 subjects.append((row, Subject(row.name, image, path, shlex.split(options.build), scan, known)))
             except ToolError as error:
                 complete = _complain(row, {f"{error} (is it built? make image-{row.name})": list(report.UNITS)})
-        # The images take turns, so that what else the machine does meets them all.
+        # The images take turns, so that other work of the machine slows them all alike.
         for turn in range(0 if {"first answer", "memory"} <= skipped.keys() else options.starts):
             for row, subject in subjects:
                 _progress(f"{row.name}: start {turn + 1} of {options.starts}")
@@ -100,11 +100,11 @@ def _complain(row: Row, failed: dict[str, list[str]]) -> bool:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="compare", description="Measure images side by side.")
     parser.add_argument("names", nargs="+", metavar="NAME", help="images, each with a docker/NAME.Dockerfile")
-    parser.add_argument("--repository", default="geoip", help="what stands before the colon (default: %(default)s)")
+    parser.add_argument("--repository", default="geoip", help="name before the colon (default: %(default)s)")
     parser.add_argument("--starts", type=int, default=5, help="how often each is started (default: %(default)s)")
-    parser.add_argument("--build", default=f"{ENGINE} build", help="the command that builds (default: %(default)s)")
-    parser.add_argument("--skip", action="append", default=[], choices=list(report.UNITS), help="leave this out")
-    parser.add_argument("--scanner", choices=list(scanning.SCANNERS), help="default: the first that is there")
+    parser.add_argument("--build", default=f"{ENGINE} build", help="command for a build (default: %(default)s)")
+    parser.add_argument("--skip", action="append", default=[], choices=list(report.UNITS), help="measure to leave out")
+    parser.add_argument("--scanner", choices=list(scanning.SCANNERS), help="default: the first that can be run")
     parser.add_argument("--docs", type=Path, metavar="FOLDER", help="write comparison.json and .svg as well")
     options = parser.parse_args()
     images = sorted(path.stem for path in building.ROOT.glob("docker/*.Dockerfile"))

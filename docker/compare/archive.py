@@ -85,10 +85,10 @@ def compressed(path: Path, known: dict[str, int]) -> dict[str, int]:
 
 
 def tree(layers: Iterable[Layer]) -> dict[str, File]:
-    """What a container sees, by path: each layer over the ones below it, whiteouts carried out."""
+    """The files that a container sees, by path: each layer over the ones below it, with its whiteouts applied."""
     seen: dict[str, File] = {}
     for layer in layers:
-        # A whiteout is about the layers below, wherever it stands in its own.
+        # A whiteout hides files of the layers below, wherever it stands in its own layer.
         for file in layer.files:
             folder, _, name = file.path.rpartition("/")
             if name == OPAQUE:

@@ -10,7 +10,7 @@ LIMIT = 600.0  # seconds for one command
 
 
 class ToolError(Exception):
-    """A program failed, or is not there; one line says why."""
+    """A program failed, or is not installed. One line says why."""
 
 
 def run(*command: str | Path, limit: float = LIMIT) -> str:
@@ -37,7 +37,7 @@ def docker(*arguments: str | Path) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something, without what would colour or move the reader's terminal."""
+    """The last line that is not empty, without the escape sequences of a terminal."""
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]|[^\n\x20-\x7e\xa0-\U0010ffff]", "", text)
     lines = [line.strip() for line in plain.splitlines() if line.strip() and not line.startswith("Run 'docker")]
     return lines[-1][:400] if lines else ""

@@ -31,7 +31,7 @@ STAND_INS = "\n*Measured on local stand-ins for the base images: figures of the 
 
 
 def render(text: str, comparison: Comparison) -> str:
-    """The document with everything filled in. ValueError, in one line: it asks for what there is not."""
+    """The document with each marker filled in. ValueError, in one line, if a figure does not exist."""
     for opening in OPENING.finditer(text):
         if not MARKER.match(text, opening.start()):
             raise ValueError(f"this marker cannot be read: {opening[0]}")
@@ -66,7 +66,7 @@ def _figure(comparison: Comparison, images: str, name: str) -> str:
 
 
 def _difference(first: str, second: str) -> str:
-    """What `diff` says of two Dockerfiles: the lines that go, and those that come; OSError: one is not there."""
+    """The output of `diff` for two Dockerfiles, in a block of Markdown. OSError if one does not exist."""
     old, new = (building.dockerfile(name).read_text().splitlines(keepends=True) for name in (first, second))
     lines = difflib.unified_diff(old, new, f"docker/{first}.Dockerfile", f"docker/{second}.Dockerfile", n=1)
     return f"\n\n```diff\n{''.join(lines)}```\n\n"

@@ -76,7 +76,7 @@ def table(comparison: Comparison, names: list[str]) -> str:
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
-    """Return the reasons against a fair reading, and why figures are missing."""
+    """Return why figures cannot be compared, and why some are missing."""
     pythons: dict[str, list[str]] = {}
     missing: dict[str, list[str]] = {}
     for row in comparison.images:

@@ -37,12 +37,12 @@ def packages(archive: Path) -> Counter[str]:
     try:
         found = {(one["type"], one["name"], one["version"]) for one in _json("syft", run(*command))["artifacts"]}
     except (KeyError, TypeError):
-        raise ToolError("syft: the form of its answer is not known here") from None
+        raise ToolError("syft: its output has an unknown form") from None
     return Counter(kind for kind, *_ in found)
 
 
 def find(name: str | None) -> tuple[Callable[[Path], Vulnerabilities] | None, str]:
-    """What scans a saved image: a program, or else an image that Docker can pull; or why nothing does.
+    """The scan of a saved image, by a program or else by an image that Docker can pull; or why there is none.
 
     ToolError: the scanner that was asked for by name is not there.
     """
@@ -84,7 +84,7 @@ def scan(scanner: str, command: list[str], archive: Path) -> Vulnerabilities:
             version, database = answer["descriptor"]["version"], answer["descriptor"]["db"]
             built = database.get("status", database)["built"]  # in older releases without `status`
     except (AttributeError, KeyError, TypeError):
-        raise ToolError(f"{scanner}: the form of its answer is not known here") from None
+        raise ToolError(f"{scanner}: its output has an unknown form") from None
     counts = Counter(severity.lower() for severity in found.values())
     return {"all": len(found), "critical": counts["critical"], "high": counts["high"]} | {
         "scanner": f"{scanner} {version}, with its database of {built}"

@@ -1,24 +1,24 @@
-# Distroless with Python: Debian's interpreter and its libraries, no shell and no package manager. The price: the version
-# of Python is the base's, and there is nothing inside to look around with.
+# Distroless with Python: Debian's interpreter and its libraries, no shell and no package manager. The price: the base
+# decides on the version of Python, and the image has no tools to look around with.
 ARG PYTHON=python:3.13-slim-trixie
 ARG RUNTIME=gcr.io/distroless/python3-debian13:nonroot
 
 FROM ${PYTHON} AS build
 WORKDIR /srv
 
-# The dependencies before the code: they change less often, and a change rebuilds only what comes after it.
+# Dependencies come before the code: they change less often, and a change rebuilds only the steps after it.
 RUN --mount=type=bind,source=requirements.txt,target=/tmp/requirements.txt --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps --no-compile --require-hashes --only-binary :all: --target packages -r /tmp/requirements.txt
 
 COPY . .
 
-# Bytecode, since a read-only container cannot keep what it compiles. A package may hold a file for another Python.
+# Compile now, since a read-only container cannot keep bytecode. A package may hold a file for another Python: go on.
 RUN chmod -R u=rwX,go=rX . && mkdir /data
 RUN python -m compileall -q --invalidation-mode unchecked-hash . || true
 
 FROM ${RUNTIME}
 USER 0
-# The same for the standard library, without its tests and tools.
+# Compile the standard library, without its tests and tools.
 RUN ["python", "-m", "compileall", "-q", "-x", "/(test|idlelib)/", "/usr/lib/python3.13"]
 WORKDIR /srv
 COPY --from=build /srv .

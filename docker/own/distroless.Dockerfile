@@ -1,28 +1,28 @@
 # Distroless, frozen: PyInstaller packs the app with its interpreter, and leaves out what the app does not import. The
-# price: an import that its analysis cannot see must be named, and a mistake there shows at run time.
+# price: an import that its analysis cannot see must be named, and a mistake there shows only at run time.
 ARG PYTHON=python:3.13-slim-trixie
 ARG RUNTIME=gcr.io/distroless/base-nossl-debian13:nonroot
 
 FROM ${PYTHON} AS build
 WORKDIR /srv
 
-# The dependencies before the code: they change less often, and a change rebuilds only what comes after it.
+# Dependencies come before the code: they change less often, and a change rebuilds only the steps after it.
 RUN --mount=type=bind,source=requirements.txt,target=/tmp/requirements.txt --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps --no-compile --require-hashes --only-binary :all: --target packages -r /tmp/requirements.txt
 
-# PyInstaller, which reads and strips libraries with binutils.
+# PyInstaller reads and strips libraries with binutils.
 RUN apt-get update && apt-get install --yes --no-install-recommends binutils
 RUN --mount=type=bind,source=freezing/freeze.txt,target=/tmp/freeze.txt --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps --no-compile --require-hashes -r /tmp/freeze.txt
 
-# PyInstaller's program needs zlib, which the runtime image lacks: let it look among the libraries of the bundle.
+# PyInstaller's program needs zlib, which the runtime image lacks: let it use the library in the bundle.
 RUN patchelf --set-rpath '$ORIGIN/_internal' /usr/local/lib/python3.*/site-packages/PyInstaller/bootloader/*/run
 
 COPY . .
 
-# Packages to take whole, with spaces between them: those that nothing imports by a name that is written down.
+# Packages to take whole, separated by spaces: those that the app imports by a computed name.
 ARG WHOLE=""
-# Sets in a fixed order, so that two builds give the same bytes.
+# Fix the order of sets, so that two builds give the same bytes.
 RUN mkdir /data && chmod -R u=rwX,go=rX . && \
     PYTHONPATH=/srv:/srv/src:/srv/packages PYTHONHASHSEED=0 MODULE=your.module \
     pyinstaller --log-level ERROR --distpath /image freezing/app.spec

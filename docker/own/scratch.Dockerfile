@@ -1,23 +1,23 @@
-# From scratch, frozen: no base at all. The bundle needs only libc, and musl's is one file. The price is that of
-# freezing and of musl, and that only your next build updates the libraries.
+# From scratch, frozen: no base at all. The bundle needs only libc, and musl's is one file. The price: that of
+# freezing, that of musl, and only your next build updates the libraries.
 ARG PYTHON=python:3.13-alpine
 
 FROM ${PYTHON} AS build
 WORKDIR /srv
 
-# The dependencies before the code: they change less often, and a change rebuilds only what comes after it.
+# Dependencies come before the code: they change less often, and a change rebuilds only the steps after it.
 RUN --mount=type=bind,source=requirements.txt,target=/tmp/requirements.txt --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps --no-compile --require-hashes --only-binary :all: --target packages -r /tmp/requirements.txt
 
-# PyInstaller, which reads and strips libraries with binutils.
+# PyInstaller reads and strips libraries with binutils.
 RUN apk add --no-cache binutils
 RUN --mount=type=bind,source=freezing/freeze.txt,target=/tmp/freeze.txt --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps --no-compile --require-hashes -r /tmp/freeze.txt
 
-# PyInstaller's program needs zlib, which the runtime image lacks: let it look among the libraries of the bundle.
+# PyInstaller's program needs zlib, which the runtime image lacks: let it use the library in the bundle.
 RUN patchelf --set-rpath '$ORIGIN/_internal' /usr/local/lib/python3.*/site-packages/PyInstaller/bootloader/*/run
 
-# The rest of a system: libc, the certificates to trust, a name for the user, and the distribution's name for scanners.
+# The files that a base would bring: libc, certificates to trust, the user's name, and the distribution for scanners.
 RUN mkdir -p /image/lib /image/etc/ssl/certs && \
     cp /lib/ld-musl-*.so.1 /image/lib/ && \
     cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ && \
@@ -26,9 +26,9 @@ RUN mkdir -p /image/lib /image/etc/ssl/certs && \
 
 COPY . .
 
-# Packages to take whole, with spaces between them: those that nothing imports by a name that is written down.
+# Packages to take whole, separated by spaces: those that the app imports by a computed name.
 ARG WHOLE=""
-# Sets in a fixed order, so that two builds give the same bytes.
+# Fix the order of sets, so that two builds give the same bytes.
 RUN mkdir /data && chmod -R u=rwX,go=rX . && \
     PYTHONPATH=/srv:/srv/src:/srv/packages PYTHONHASHSEED=0 MODULE=your.module \
     pyinstaller --log-level ERROR --distpath /image freezing/app.spec

@@ -1,22 +1,22 @@
-# Debian 13 in two stages: any app that has wheels, and a shell to look around with. The price: that shell, the package
-# manager and pip are in the image, and a scanner reports each of their vulnerabilities.
+# Debian 13 in two stages: for any app whose packages have wheels, with a shell to look around with. The price: the
+# shell, the package manager and pip are in the image, and a scanner reports the vulnerabilities of each.
 ARG PYTHON=python:3.13-slim-trixie
 
 FROM ${PYTHON} AS build
 WORKDIR /srv
 
-# The dependencies before the code: they change less often, and a change rebuilds only what comes after it.
+# Dependencies come before the code: they change less often, and a change rebuilds only the steps after it.
 RUN --mount=type=bind,source=requirements.txt,target=/tmp/requirements.txt --mount=type=cache,target=/root/.cache/pip \
     pip install --no-deps --no-compile --require-hashes --only-binary :all: --target packages -r /tmp/requirements.txt
 
 COPY . .
 
-# Bytecode, since a read-only container cannot keep what it compiles. A package may hold a file for another Python.
+# Compile now, since a read-only container cannot keep bytecode. A package may hold a file for another Python: go on.
 RUN chmod -R u=rwX,go=rX . && mkdir /data
 RUN python -m compileall -q --invalidation-mode unchecked-hash . || true
 
 FROM ${PYTHON}
-# The same for the standard library, without its tests and tools.
+# Compile the standard library, without its tests and tools.
 RUN python -m compileall -q -x '/(test|idlelib|site-packages)/' /usr/local/lib/python3.*
 WORKDIR /srv
 COPY --from=build /srv .

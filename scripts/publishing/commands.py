@@ -80,5 +80,5 @@ def finish(name: str, action: Callable[[], None]) -> None:
         print(f"{name}: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"{name}: interrupted; the same command continues from here", file=sys.stderr)
         raise SystemExit(130) from None

@@ -40,7 +40,7 @@ class Repository:
                 return None
             if re.search(r"unauthorized|denied|forbidden|authentication required", str(error), re.IGNORECASE):
                 raise RefusedError(f"no permission for {self.name}: docker login {self.name.split('/')[0]}") from None
-            raise RefusedError(f"no answer of a registry from {self.name.split('/')[0]}: {error}") from None
+            raise RefusedError(f"no registry answers at {self.name.split('/')[0]}: {error}") from None
         content: dict[str, Any] = json.loads(raw)
         digest = f"sha256:{hashlib.sha256(raw.encode()).hexdigest()}"
         if reference.startswith("@") and reference != f"@{digest}":

@@ -349,7 +349,10 @@ async def test_to_wait_for_room_is_not_a_failure_of_the_source(clock: Clock, cap
     assert len(source.asked) == MAX_UNDER_WAY
     for number in range(5):
         late = await problem(guard, IPv4Address(1000 + number), 0.02)
-        assert (late.code, late.detail) == ("upstream-timeout", "scripted has too many requests under way")
+        assert (late.code, late.detail) == (
+            "upstream-timeout",
+            "scripted has too many requests under way: try again in a moment",
+        )
     done.set()
     await asyncio.gather(*under_way)
     assert (await guard.ask(EIGHT, 5)).source == "scripted"

@@ -584,7 +584,11 @@ async def test_a_damaged_record_is_a_failure_of_that_address(tmp_path: Path) -> 
     source = Mmdb(MmdbSettings(city=(path,)), Client())
     problem = await asked(source, GOOGLE)
     assert isinstance(problem, Problem)
-    assert (problem.code, problem.fault, problem.detail) == ("upstream-failed", "answer", "mmdb has a damaged file")
+    assert (problem.code, problem.fault, problem.detail) == (
+        "upstream-failed",
+        "answer",
+        "mmdb has a damaged file: see the log",
+    )
     assert str(path) in problem.reason
     assert isinstance(await asked(source, ip_address("1.0.0.5")), Answer)
 

@@ -37,8 +37,12 @@ def test_the_defaults_serve_everybody_on_port_8080() -> None:
         ("GEOIP_SOURCES", "ipwhois,nobody", "GEOIP_SOURCES: there is no source 'nobody'; there are ipwhois, "),
         ("GEOIP_BIND", "10.0.0.0/8", "GEOIP_BIND: "),
         ("GEOIP_SOURCES", ",", "GEOIP_SOURCES: "),
-        ("GEOIP_SOURCES", "ipapi,ipapi", "GEOIP_SOURCES: a source is named twice"),
-        ("GEOIP_SOURCES", "ipify", "GEOIP_IPIFY_KEY: the source ipify needs an API key"),
+        ("GEOIP_SOURCES", "ipapi,ipapi", "GEOIP_SOURCES: a source is named twice: name each once"),
+        (
+            "GEOIP_SOURCES",
+            "ipify",
+            "GEOIP_IPIFY_KEY: ipify needs an API key: set it, or change GEOIP_SOURCES",
+        ),
         ("GEOIP_IPWHOIS_URL", "ftp://ipwho.is", "GEOIP_IPWHOIS_URL: "),
         ("GEOIP_IPIFY_KEY", "se cret", "GEOIP_IPIFY_KEY: a key has no spaces"),
         ("GEOIP_TIMEOUT", "0", "GEOIP_TIMEOUT: "),
@@ -53,9 +57,9 @@ def test_the_defaults_serve_everybody_on_port_8080() -> None:
         (
             "GEOIP_TRUSTED_PROXIES",
             "::ffff:0.0.0.0/96",
-            "GEOIP_TRUSTED_PROXIES: ::ffff:0.0.0.0/96 would trust every client",
+            "GEOIP_TRUSTED_PROXIES: ::ffff:0.0.0.0/96 would trust every client: name your proxies",
         ),
-        ("GEOIP_TRUSTED_PROXIES", "::/0", "GEOIP_TRUSTED_PROXIES: ::/0 would trust every client"),
+        ("GEOIP_TRUSTED_PROXIES", "::/0", "GEOIP_TRUSTED_PROXIES: ::/0 would trust every client: name your proxies"),
         ("GEOIP_LOG_LEVEL", "loud", "GEOIP_LOG_LEVEL: "),
     ],
 )

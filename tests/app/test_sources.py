@@ -510,7 +510,10 @@ def test_a_source_from_outside_is_asked_beside_the_others(upstream: Upstreams) -
 
 def test_a_source_from_outside_that_needs_a_key_is_not_started_without() -> None:
     with (
-        pytest.raises(ValueError, match=r"^GEOIP_EXAMPLE_KEY: the source example needs an API key$"),
+        pytest.raises(
+            ValueError,
+            match=r"^GEOIP_EXAMPLE_KEY: example needs an API key: set it, or change GEOIP_SOURCES$",
+        ),
         serving(OUTSIDE, GEOIP_SOURCES="example"),
     ):
         pytest.fail("it started")

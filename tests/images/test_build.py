@@ -195,7 +195,7 @@ def test_says_why_a_container_ended() -> None:
     result = make("run-scratch", GEOIP_SOURCES="nobody")
     assert result.returncode != 0
     assert "GEOIP_SOURCES" in result.stderr
-    assert "it has ended: its log is above" in result.stderr
+    assert "the container has ended: its log is above" in result.stderr
 
 
 @pytest.mark.usefixtures("stopped")

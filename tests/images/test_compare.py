@@ -354,12 +354,12 @@ def docker_program() -> str:
         ("trivy", "true", "trivy: it wrote nothing"),
         ("trivy", "echo '<html>'", "trivy: <html>"),
         ("trivy", "head -c 200000 /dev/zero | tr '\\0' '['", r"trivy: \[\[\["),
-        ("trivy", "echo null", "trivy: the form of its answer is not known here"),
-        ("trivy", "echo '{}'", "trivy: the form of its answer is not known here"),
-        ("trivy", f"echo '{json.dumps(GRYPE)}'", "trivy: the form of its answer is not known here"),
+        ("trivy", "echo null", "trivy: its output has an unknown form"),
+        ("trivy", "echo '{}'", "trivy: its output has an unknown form"),
+        ("trivy", f"echo '{json.dumps(GRYPE)}'", "trivy: its output has an unknown form"),
         ("trivy", f"echo '{json.dumps(TRIVY_EMPTY)}'", "trivy: it saw no package in the image"),
-        ("grype", f"echo '{json.dumps(TRIVY)}'", "grype: the form of its answer is not known here"),
-        ("grype", f"echo '{json.dumps(GRYPE_EMPTY)}'", "grype: the form of its answer is not known here"),
+        ("grype", f"echo '{json.dumps(TRIVY)}'", "grype: its output has an unknown form"),
+        ("grype", f"echo '{json.dumps(GRYPE_EMPTY)}'", "grype: its output has an unknown form"),
     ],
 )
 def test_a_scanner_that_fails_is_not_a_zero(small: str, tmp_path: Path, name: str, script: str, reason: str) -> None:

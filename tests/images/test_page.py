@@ -430,11 +430,11 @@ def test_country_code_stands_in_for_the_name(browser: Browser, rehearsal: Rehear
 def test_problem_says_when_to_come_back_and_who_was_asked(browser: Browser, rehearsal: Rehearsal) -> None:
     sources = [{"source": "ipwhois", "code": "quota-exhausted"}, {"source": "ipapi", "code": "upstream-timeout"}]
     rehearsal.answers[None] = problem(
-        503, "quota-exhausted", "ipwhois takes no more requests for now", retry_after=60, sources=sources
+        503, "quota-exhausted", "ipwhois says that its quota is used up", retry_after=60, sources=sources
     )
     browser.open(rehearsal.url)
     assert browser.text("problem").splitlines() == [
-        "Too many lookups for now: ipwhois takes no more requests for now.",
+        "Too many lookups for now: ipwhois says that its quota is used up.",
         "Asked in turn: ipwhois (quota exhausted), ipapi (upstream timeout).",
         "Try again in 60 s.",
     ]

@@ -75,7 +75,7 @@ def test_a_package_without_a_wheel_for_musl(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("def main():\n    pass\n", "call what it is to do at its end"),
+        ("def main():\n    pass\n", "let the module start the app"),
         ("import shop\n", "ModuleNotFoundError: No module named 'shop'"),
         ("import os\nos.environ['SECRET']\n", "KeyError: 'SECRET' (RUN='--env NAME=value'"),
         ("open('/srv/state', 'w')\n", "Read-only file system"),
@@ -105,7 +105,7 @@ def test_a_frozen_module_without_a_guard_is_not_run_by_its_build(tmp_path: Path)
 def test_make_says_how_it_is_called() -> None:
     result = subprocess.run(["make", "own", "BASE=scratch"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
-    assert result.stderr.startswith("make own APP=path/to/project MODULE=package.module BASE=")
+    assert result.stderr.startswith("usage: make own APP=path/to/project MODULE=package.module BASE=")
 
 
 def test_a_base_without_time_zones_needs_tzdata(tmp_path: Path) -> None:

@@ -69,9 +69,9 @@ def test_the_image_is_pulled_by_its_digest_and_answers(published: Published) -> 
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
-    "no registry named": (("REGISTRY=",), {}, "where to: REGISTRY=host/path"),
+    "no registry named": (("REGISTRY=",), {}, "REGISTRY is not set: REGISTRY=host/path"),
     "not a repository": (("REGISTRY=HTTP://x/Y",), {}, "is not a repository"),
-    "no such registry": (("REGISTRY=127.0.0.1:9/geoip",), {}, "no answer of a registry from 127.0.0.1:9"),
+    "no such registry": (("REGISTRY=127.0.0.1:9/geoip",), {}, "no registry answers at 127.0.0.1:9"),
     "no key": ((), {"COSIGN_KEY": None}, "there is no key to sign with"),
     "no such key": ((), {"COSIGN_KEY": "/nowhere/cosign.key"}, "there is no file /nowhere/cosign.key"),
     "wrong password": ((), {"COSIGN_PASSWORD": "wrong"}, "COSIGN_KEY: "),

@@ -462,7 +462,7 @@ def test_an_interrupted_run_is_continued_by_the_next(server: Server, folder: Pat
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert said == "geodata: interrupted; the next run goes on from here\n"
+    assert said == "geodata: interrupted; the next run continues from here\n"
     kept = (folder / f"{CITY}.part").read_bytes()
     assert len(kept) >= 10_000
     assert server.files[CITY].startswith(kept)

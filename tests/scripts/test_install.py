@@ -177,6 +177,11 @@ def test_every_install_from_a_lock_does_without_the_resolver() -> None:
     assert [(name, line) for name, line in lines if "--no-deps" not in line] == []
 
 
+def test_make_alone_lists_every_task_that_has_a_line_of_help() -> None:
+    tasks = re.findall(r"^([^#\s]+):.* ## ", (ROOT / "Makefile").read_text().replace("%", "NAME"), re.MULTILINE)
+    assert re.findall(r"^  make (\S+)", make(ROOT).stdout, re.MULTILINE) == tasks
+
+
 def test_the_supported_pythons_are_the_same_everywhere() -> None:
     (line,) = re.findall(r"^PYTHONS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     pythons = line.split()[::-1]
