@@ -1,9 +1,9 @@
 """Settings, from environment variables or a .env file. A wrong one is a ValueError of one line that shows no secret."""
 
 import re
+import ssl
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -55,11 +55,11 @@ def _redis_url(url: SecretStr) -> SecretStr:
 
 def _certificates(path: str) -> str:
     try:
-        is_bundle = b"-----BEGIN" in Path(path).read_bytes()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise ValueError(f"{path} holds no certificate in PEM format, or a damaged one") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    if not is_bundle:
-        raise ValueError(f"{path} holds no certificate in PEM format")
     return path
 
 

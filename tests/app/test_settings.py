@@ -1,7 +1,9 @@
 """Settings: their defaults, their sources, and what a wrong one says."""
 
+import ssl
 from pathlib import Path
 
+import certifi
 import pytest
 
 from app.settings import Settings, load_settings
@@ -274,12 +276,22 @@ def test_files_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().of_source("mmdb").city == (Path("/a b/four.mmdb"), Path("six.mmdb"))
 
 
+BUNDLE = Path(certifi.where()).read_bytes()
+END = b"-----END CERTIFICATE-----\n"
+CERTIFICATE = BUNDLE[BUNDLE.index(b"-----BEGIN") : BUNDLE.index(END) + len(END)].decode()
+
+
 @pytest.mark.parametrize(
     ("contents", "reason"),
     [
         (None, "cannot be read: No such file or directory"),
         (b"", "holds no certificate"),
         (b"x", "holds no certificate"),
+        (BUNDLE.replace(b"MII", b"MI", 1), "holds no certificate in PEM format, or a damaged one"),
+        (BUNDLE.replace(b"MII", b"NII", 1), "holds no certificate in PEM format, or a damaged one"),
+        (BUNDLE[:500], "holds no certificate"),
+        (b"-----BEGIN PRIVATE KEY-----\nMC4CAQA=\n-----END PRIVATE KEY-----\n", "holds no certificate"),
+        (ssl.PEM_cert_to_DER_cert(CERTIFICATE), "holds no certificate in PEM format"),
     ],
 )
 def test_a_ca_bundle_that_is_no_good_is_named(
