@@ -68,6 +68,8 @@ class Client:
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError, OSError, ValueError) as error:
             is_quoting = isinstance(error, httpcore.ProtocolError | httpcore.ProxyError | ValueError)  # the request
             reason = type(error).__name__ if is_quoting else f"{type(error).__name__}: {error}"
+            if proxy := self._proxy(target.origin):
+                reason += f", through {proxy.upper()}_PROXY"
             is_away = isinstance(error, httpcore.ConnectError | httpcore.ProxyError | OSError)
             raise ClientError(reason, "connection" if is_away else "server") from error
 
@@ -96,10 +98,15 @@ class Client:
         scheme = origin.scheme.decode()
         if self._context is None and scheme == "https":
             self._context = ssl.create_default_context(cafile=self._certificates)  # once: it takes some 30 ms
-        proxy = self._proxies.get(scheme) or self._proxies.get("all")
-        if proxy is None or proxy_bypass(origin.host.decode()):
-            return httpcore.AsyncHTTPConnection(origin, self._context, KEEP_ALIVE)
-        return httpcore.AsyncHTTPProxy(*proxy, ssl_context=self._context, max_connections=1)
+        if proxy := self._proxy(origin):
+            return httpcore.AsyncHTTPProxy(*self._proxies[proxy], ssl_context=self._context, max_connections=1)
+        return httpcore.AsyncHTTPConnection(origin, self._context, KEEP_ALIVE)
+
+    def _proxy(self, origin: httpcore.Origin) -> str | None:
+        """Return which proxy leads to an origin, as `https` of `HTTPS_PROXY`; None if none does."""
+        scheme = origin.scheme.decode()
+        name = scheme if scheme in self._proxies else "all"
+        return name if name in self._proxies and not proxy_bypass(origin.host.decode()) else None
 
 
 _Connection: TypeAlias = httpcore.AsyncHTTPConnection | httpcore.AsyncHTTPProxy  # one connection by way of a proxy

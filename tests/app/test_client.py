@@ -156,10 +156,21 @@ def test_a_host_that_needs_no_proxy_is_asked_directly(proxy: Upstream, upstream:
     assert (len(direct.requests), len(proxy.requests)) == (1, 0)
 
 
-def test_a_proxy_that_is_away_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(ClientError):
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_a_proxy_that_is_away_is_an_error_that_names_its_variable(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, f"http://me:sesame@127.0.0.1:{free_port()}")
+    with pytest.raises(ClientError, match=rf", through {variable}$") as error:
         asked("http://upstream.example/8.8.8.8")
+    assert "sesame" not in str(error.value)
+
+
+def test_an_error_without_a_proxy_names_none(proxy: Upstream) -> None:
+    with pytest.raises(ClientError) as error:
+        asked(f"http://127.0.0.1:{free_port()}/8.8.8.8")
+    assert "PROXY" not in str(error.value)
+    assert not proxy.requests
 
 
 def test_a_proxy_for_another_protocol_does_not_matter(upstream: Upstreams, monkeypatch: pytest.MonkeyPatch) -> None:
