@@ -59,7 +59,7 @@ def _key(value: object) -> object:
     key = value.strip()
     if not re.fullmatch("[!-~]+", key):
         raise ValueError("a key has no spaces, no line breaks and no characters beyond ASCII")
-    if key[0] in "\"'" or re.match("[A-Z_]+=", key):
+    if re.search("[\"']|^[A-Z_]+=", key):
         raise ValueError("a key is written without quotes, and without the name of the variable before it")
     return key
 

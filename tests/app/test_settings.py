@@ -215,7 +215,7 @@ def test_a_wrong_cache_url_is_refused_without_its_password(
 
 @pytest.mark.parametrize("name", WEB)
 @pytest.mark.parametrize(
-    "key", ['"sesame"', "'sesame'", '"sesame', "GEOIP_NAME_KEY=sesame", "KEY=sesame", "ses ame", "sés"]
+    "key", ['"sesame"', "'sesame'", '"sesame', 'sesame"', "GEOIP_NAME_KEY=sesame", "KEY=sesame", "ses ame", "sés"]
 )
 @pytest.mark.parametrize("in_a_file", [False, True])
 def test_a_key_with_its_quotes_or_its_name_stops_the_start(
