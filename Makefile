@@ -6,6 +6,11 @@
 # The supported Pythons. PYTHON=python3.13 names one. By default it is python3, or the newest of these if python3 is too old.
 PYTHONS := 3.15 3.14 3.13 3.12 3.11
 BIN := .venv/bin
+# buildx and uv write below the home folder. If it is read-only, they write here.
+ifeq ($(shell [ -w "$$HOME" ] && echo writable),)
+export BUILDX_CONFIG ?= $(CURDIR)/.venv/buildx
+export UV_CACHE_DIR ?= $(CURDIR)/.venv/uv
+endif
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "NAME", $$1); printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
