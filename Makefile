@@ -6,6 +6,11 @@
 # The supported Pythons. PYTHON=python3.13 names one. By default it is python3, or the newest of these if python3 is too old.
 PYTHONS := 3.15 3.14 3.13 3.12 3.11
 BIN := .venv/bin
+# buildx and uv write below the home folder. If it is read-only, they write here.
+ifeq ($(shell [ -w "$$HOME" ] && echo writable),)
+export BUILDX_CONFIG ?= $(CURDIR)/.venv/buildx
+export UV_CACHE_DIR ?= $(CURDIR)/.venv/uv
+endif
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "NAME", $$1); printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,7 +41,7 @@ test: .venv/app.lock .venv/test.lock ## run the tests (SLOW=1 adds the slow ones
 SCRIPTS = .ci/run scripts/reproduce scripts/run-container scripts/stop-container scripts/venv tests/deploy/setup \
 	tests/docs/newcomer tests/images/podman-steps tests/images/setup-browser tests/publish/setup
 # The files whose prose is checked: documents, and files with comments.
-PROSE = $(shell git ls-files '*.md' '*.py' '*Dockerfile' '*.yaml' Makefile .ci/run scripts)
+PROSE = $(call GIT,ls-files '*.md' '*.py' '*Dockerfile' '*.yaml' Makefile .ci/run scripts)
 check: .venv/app.lock .venv/test.lock .venv/lint.lock ## check types, format, documents, Dockerfiles and locks
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -44,6 +49,7 @@ check: .venv/app.lock .venv/test.lock .venv/lint.lock ## check types, format, do
 	$(BIN)/pyrefly check
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 15))'; \
 	  then echo 'the prose is not checked: proselint needs google-re2, which has no wheel for Python 3.15'; \
+	  elif [ ! -e .git ]; then echo 'the prose is not checked: git lists the files, and this is not a clone'; \
 	  else $(BIN)/python -m scripts.prose $(PROSE); fi
 	$(BIN)/shellcheck $(SCRIPTS)
 	$(BIN)/hadolint docker/*.Dockerfile docker/own/*.Dockerfile

@@ -208,7 +208,9 @@ def modules(*arguments: str, **settings: object) -> set[str]:
 def test_it_imports_next_to_nothing() -> None:
     imported = modules("-m", "app", "healthcheck", PORT=free_port()) - modules("-c", "pass")
     assert {name for name in imported if name.startswith("app.")} == {"app.healthcheck"}
-    assert {name.partition(".")[0] for name in imported} - sys.stdlib_module_names == {"app"}
+    # Python 3.15 has a module that is missing from its own list.
+    known = sys.stdlib_module_names | {"_missing_stdlib_info"}
+    assert {name.partition(".")[0] for name in imported} - known == {"app"}
     assert not {"ssl", "_ssl", "asyncio", "http", "email", "json", "ipaddress", "dataclasses", "typing"} & imported
     assert len(imported) < 80
 

@@ -115,6 +115,16 @@ def test_a_python_that_is_named_is_the_one_or_none(checkout: Path, programs: Pat
     assert done.stderr.startswith(f"PYTHON={programs}/python3 is not Python 3.11 or newer with venv.")
 
 
+def test_a_read_only_home_is_not_written_to(checkout: Path, programs: Path) -> None:
+    """As buildx does, this docker needs a folder of its own, by default below the home folder."""
+    program(programs / "docker", 'mkdir -p "${BUILDX_CONFIG:-$HOME/.docker/buildx}"')
+    (checkout / "app").mkdir()
+    copy(ROOT / "app/__init__.py", checkout / "app")
+    done = make(checkout, "image-alpine", PATH=f"{programs}:/usr/bin:/bin", HOME="/dev/null/home")
+    assert done.returncode == 0, done.stderr
+    assert (checkout / ".venv/buildx").is_dir()
+
+
 @pytest.mark.parametrize(
     ("python", "made_with", "words"),
     [
