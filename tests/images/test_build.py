@@ -211,6 +211,12 @@ def test_says_that_an_image_is_not_built() -> None:
     assert "geoip:nothing is not built: make image-nothing" in result.stderr
 
 
+def test_says_that_the_engine_is_missing() -> None:
+    result = make("run-scratch", ENGINE="no-engine")
+    assert result.returncode != 0
+    assert "no-engine is missing: install it, or name another one with ENGINE" in result.stderr
+
+
 def test_a_key_is_in_no_list_of_processes(tmp_path: Path) -> None:
     # Docker is asked for by name; this one writes down its arguments.
     log = tmp_path / "arguments"
