@@ -33,11 +33,11 @@ logger = logging.getLogger("geoip")
 
 def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES, store: "Store | None" = None) -> FastAPI:
     """Make the application; `store` replaces the settings' own. ValueError, of one line, for a wrong setting."""
+    client = Client(settings.certificates)
     if store is None and settings.cache_url:
         from app.store import Store  # redis costs a start 0.1 s and 10 MB
 
         store = Store(settings.cache_url.get_secret_value(), settings.certificates)
-    client = Client(settings.certificates)
     by_name = {source.name: source for source in sources}
     lookup = Lookup(
         [by_name[name](settings.of_source(name), client) for name in settings.sources],

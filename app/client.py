@@ -45,13 +45,13 @@ class Response(NamedTuple):
 class Client:
     """GET requests, each over a connection of its own that is kept for the next. One pool takes five times as long.
 
-    Proxies come from the environment (`HTTPS_PROXY` and the like), the CA bundle from a path. ValueError, of one line,
-    for a proxy that cannot be used.
+    Proxies come from the environment (`HTTPS_PROXY` and the like), the CA bundle from the path `certificates`.
+    ValueError, of one line, for a proxy or a CA bundle that cannot be used.
     """
 
     def __init__(self, certificates: str | None = None) -> None:
-        self._certificates = certificates or certifi.where()
-        self._context: ssl.SSLContext | None = None
+        # The CA bundle of certifi is read when it is needed, since that takes some 10 ms and 2 MB.
+        self._context = _read_certificates(certificates) if certificates else None
         self._idle: dict[str, list[_Connection]] = {}  # by origin, as text: an Origin cannot be a key
         self._proxies = {scheme: _read_proxy(scheme, url) for scheme, url in getproxies().items() if scheme in _SCHEMES}
 
@@ -97,7 +97,7 @@ class Client:
     def _connect(self, origin: httpcore.Origin) -> "_Connection":
         scheme = origin.scheme.decode()
         if self._context is None and scheme == "https":
-            self._context = ssl.create_default_context(cafile=self._certificates)  # once: it takes some 30 ms
+            self._context = _read_certificates(certifi.where())
         if proxy := self._proxy(origin):
             return httpcore.AsyncHTTPProxy(*self._proxies[proxy], ssl_context=self._context, max_connections=1)
         return httpcore.AsyncHTTPConnection(origin, self._context, KEEP_ALIVE)
@@ -116,6 +116,15 @@ def _is_usable(connection: _Connection) -> bool:
     if isinstance(connection, httpcore.AsyncHTTPProxy):
         return True  # it connects anew by itself
     return connection.is_available() and not connection.has_expired()
+
+
+def _read_certificates(path: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise ValueError(f"SSL_CERT_FILE: {path} holds no certificate in PEM format, or a damaged one") from None
+    except OSError as error:
+        raise ValueError(f"SSL_CERT_FILE: {path} cannot be read: {error.strerror}") from None
 
 
 def _read_proxy(scheme: str, proxy: str) -> tuple[str, tuple[str, str] | None]:

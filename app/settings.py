@@ -1,7 +1,6 @@
 """Settings, from environment variables or a .env file. A wrong one is a ValueError of one line that shows no secret."""
 
 import re
-import ssl
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any, Literal
@@ -53,18 +52,7 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
-def _certificates(path: str) -> str:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-    except ssl.SSLError:
-        raise ValueError(f"{path} holds no certificate in PEM format, or a damaged one") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    return path
-
-
 _Network = Annotated[IPNetwork, BeforeValidator(_trusted_network)]
-_Certificates = Annotated[str, AfterValidator(_certificates)]
 
 
 class Settings(BaseSettings):
@@ -98,7 +86,7 @@ class Settings(BaseSettings):
     cache_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """Valkey or Redis: a second cache, shared by all replicas."""
     trusted_proxies: Annotated[tuple[_Network, ...], NoDecode, BeforeValidator(comma_separated)] = ()
-    certificates: Annotated[_Certificates | None, Field(validation_alias="SSL_CERT_FILE")] = None
+    certificates: Annotated[str | None, Field(validation_alias="SSL_CERT_FILE")] = None
     """CA bundle, in PEM format, that TLS is verified against."""
     log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], BeforeValidator(_lower_case)] = (
         "info"

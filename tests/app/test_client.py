@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import certifi
 import pytest
 import trustme
 
@@ -86,6 +87,32 @@ def test_an_answer_over_tls_is_verified(upstream: Upstreams, tmp_path: Path) -> 
     assert asked(source.url, certificates=str(tmp_path / "ca.pem")).status == 200
     with pytest.raises(ClientError, match="CERTIFICATE_VERIFY_FAILED"):
         asked(source.url)
+
+
+BUNDLE = Path(certifi.where()).read_bytes()
+END = b"-----END CERTIFICATE-----\n"
+CERTIFICATE = BUNDLE[BUNDLE.index(b"-----BEGIN") : BUNDLE.index(END) + len(END)].decode()
+
+
+@pytest.mark.parametrize(
+    ("contents", "reason"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"", "holds no certificate"),
+        (b"x", "holds no certificate"),
+        (BUNDLE.replace(b"MII", b"MI", 1), "holds no certificate in PEM format, or a damaged one"),
+        (BUNDLE.replace(b"MII", b"NII", 1), "holds no certificate in PEM format, or a damaged one"),
+        (BUNDLE[:500], "holds no certificate"),
+        (b"-----BEGIN PRIVATE KEY-----\nMC4CAQA=\n-----END PRIVATE KEY-----\n", "holds no certificate"),
+        (ssl.PEM_cert_to_DER_cert(CERTIFICATE), "holds no certificate in PEM format"),
+    ],
+)
+def test_a_ca_bundle_that_is_no_good_is_named(contents: bytes | None, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    if contents is not None:
+        path.write_bytes(contents)
+    with pytest.raises(ValueError, match=rf"^SSL_CERT_FILE: {path} {reason}"):
+        Client(str(path))
 
 
 # Proxies

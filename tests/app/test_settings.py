@@ -1,9 +1,7 @@
 """Settings: their defaults, their sources, and what a wrong one says."""
 
-import ssl
 from pathlib import Path
 
-import certifi
 import pytest
 
 from app.settings import Settings, load_settings
@@ -274,34 +272,6 @@ def test_an_ipv4_mapped_network_is_the_ipv4_network(monkeypatch: pytest.MonkeyPa
 def test_files_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEOIP_MMDB_CITY", "/a b/four.mmdb, six.mmdb,")
     assert load_settings().of_source("mmdb").city == (Path("/a b/four.mmdb"), Path("six.mmdb"))
-
-
-BUNDLE = Path(certifi.where()).read_bytes()
-END = b"-----END CERTIFICATE-----\n"
-CERTIFICATE = BUNDLE[BUNDLE.index(b"-----BEGIN") : BUNDLE.index(END) + len(END)].decode()
-
-
-@pytest.mark.parametrize(
-    ("contents", "reason"),
-    [
-        (None, "cannot be read: No such file or directory"),
-        (b"", "holds no certificate"),
-        (b"x", "holds no certificate"),
-        (BUNDLE.replace(b"MII", b"MI", 1), "holds no certificate in PEM format, or a damaged one"),
-        (BUNDLE.replace(b"MII", b"NII", 1), "holds no certificate in PEM format, or a damaged one"),
-        (BUNDLE[:500], "holds no certificate"),
-        (b"-----BEGIN PRIVATE KEY-----\nMC4CAQA=\n-----END PRIVATE KEY-----\n", "holds no certificate"),
-        (ssl.PEM_cert_to_DER_cert(CERTIFICATE), "holds no certificate in PEM format"),
-    ],
-)
-def test_a_ca_bundle_that_is_no_good_is_named(
-    contents: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if contents is not None:
-        Path("ca.pem").write_bytes(contents)
-    monkeypatch.setenv("SSL_CERT_FILE", "ca.pem")
-    with pytest.raises(ValueError, match=rf"^SSL_CERT_FILE: ca\.pem {reason}"):
-        load_settings()
 
 
 def test_an_empty_ca_bundle_variable_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
