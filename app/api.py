@@ -91,9 +91,10 @@ def _locate(lookup: Lookup, trusted: Sequence[IPNetwork]) -> Callable[[Request],
             return Response(HTML, headers=HEADERS | PAGE_HEADERS, media_type="text/html")
         asked = request.query_params.getlist("ip")
         address = asked_address(asked) if asked else find_caller(request)
+        notes = request.scope.get(NOTES, {})
+        notes["address"] = str(address) if address else None
         found = await lookup.find(address)
-        if NOTES in request.scope:
-            request.scope[NOTES].update(address=str(address) if address else None, source=found.source or None)
+        notes["source"] = found.source or None
         return _respond(found, lookup.clock(), is_public=bool(asked))
 
     return locate

@@ -22,7 +22,6 @@ KEEP_ALIVE = 5
 
 # Without compression, 64 KiB received are 64 KiB of answer.
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "geoip"}
-_SCHEMES = {"http", "https", "all"}
 _PROXY = TypeAdapter(AnyHttpUrl)
 
 
@@ -53,12 +52,13 @@ class Client:
         # The CA bundle of certifi is read when it is needed, since that takes some 10 ms and 2 MB.
         self._context = _read_certificates(certificates) if certificates else None
         self._idle: dict[str, list[_Connection]] = {}  # by origin, as text: an Origin cannot be a key
-        self._proxies = {scheme: _read_proxy(scheme, url) for scheme, url in getproxies().items() if scheme in _SCHEMES}
+        self._proxies = {scheme: proxy for scheme in ("http", "https") if (proxy := _read_proxy(scheme))}
 
     async def get(self, url: str, headers: Mapping[str, str]) -> Response:
         """Return the answer of a URL, whatever its status; ClientError if there is none. The caller limits the time."""
         target = httpcore.URL(url)
-        fields = [*_HEADERS.items(), *headers.items()]
+        # httpcore's own Host lacks the brackets of an IPv6 address.
+        fields = [("Host", url.split("/")[2]), *_HEADERS.items(), *headers.items()]
         try:
             if kept := await self._kept(target.origin):
                 # Its server may have closed it a moment ago: then the request is sent once more (RFC 9110, 9.2.2).
@@ -69,7 +69,7 @@ class Client:
             is_quoting = isinstance(error, httpcore.ProtocolError | httpcore.ProxyError | ValueError)  # the request
             reason = type(error).__name__ if is_quoting else f"{type(error).__name__}: {error}"
             if proxy := self._proxy(target.origin):
-                reason += f", through {proxy.upper()}_PROXY"
+                reason += f", through {proxy.variable}"
             is_away = isinstance(error, httpcore.ConnectError | httpcore.ProxyError | OSError)
             raise ClientError(reason, "connection" if is_away else "server") from error
 
@@ -99,14 +99,11 @@ class Client:
         if self._context is None and scheme == "https":
             self._context = _read_certificates(certifi.where())
         if proxy := self._proxy(origin):
-            return httpcore.AsyncHTTPProxy(*self._proxies[proxy], ssl_context=self._context, max_connections=1)
+            return httpcore.AsyncHTTPProxy(proxy.url, proxy.auth, ssl_context=self._context, max_connections=1)
         return httpcore.AsyncHTTPConnection(origin, self._context, KEEP_ALIVE)
 
-    def _proxy(self, origin: httpcore.Origin) -> str | None:
-        """Return which proxy leads to an origin, as `https` of `HTTPS_PROXY`; None if none does."""
-        scheme = origin.scheme.decode()
-        name = scheme if scheme in self._proxies else "all"
-        return name if name in self._proxies and not proxy_bypass(origin.host.decode()) else None
+    def _proxy(self, origin: httpcore.Origin) -> "_Proxy | None":
+        return None if proxy_bypass(origin.host.decode()) else self._proxies.get(origin.scheme.decode())
 
 
 _Connection: TypeAlias = httpcore.AsyncHTTPConnection | httpcore.AsyncHTTPProxy  # one connection by way of a proxy
@@ -127,14 +124,25 @@ def _read_certificates(path: str) -> ssl.SSLContext:
         raise ValueError(f"SSL_CERT_FILE: {path} cannot be read: {error.strerror}") from None
 
 
-def _read_proxy(scheme: str, proxy: str) -> tuple[str, tuple[str, str] | None]:
-    """Return URL and credentials of a proxy; ValueError, which quotes neither, if it cannot be used."""
+class _Proxy(NamedTuple):
+    variable: str
+    url: str
+    auth: tuple[str, str] | None
+
+
+def _read_proxy(scheme: str) -> _Proxy | None:
+    """Return the environment's proxy for a scheme; ValueError, which does not quote it, if it cannot be used."""
+    proxies = getproxies()
+    name = scheme if scheme in proxies else "all"
+    if name not in proxies:
+        return None
+    proxy, variable = proxies[name], f"{name.upper()}_PROXY"
     try:
         url = _PROXY.validate_python(proxy if "://" in proxy else f"http://{proxy}")
     except ValidationError:  # its message would show the password
-        raise ValueError(f"{scheme.upper()}_PROXY: not the URL of a proxy: write it as http://HOST:PORT") from None
+        raise ValueError(f"{variable}: not the URL of a proxy: write it as http://HOST:PORT") from None
     auth = (unquote(url.username), unquote(url.password or "")) if url.username else None
-    return f"{url.scheme}://{url.host}:{url.port}", auth
+    return _Proxy(variable, f"{url.scheme}://{url.host}:{url.port}", auth)
 
 
 async def _read_body(response: httpcore.Response, headers: Mapping[str, str]) -> bytes:

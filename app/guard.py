@@ -42,6 +42,10 @@ class Guard:
         retry_after = left if self._cause.code == "quota-exhausted" else None
         return Problem(self._cause.code, self._cause.detail, retry_after=retry_after)
 
+    def can_be_asked_before(self, moment: float) -> bool:
+        """Tell whether its pause, if it has one, ends before a moment on the clock."""
+        return self._paused_until < moment
+
     async def ask(self, address: IPAddress | None, seconds: float) -> Answer:
         """Return the source's answer within that time; a Problem if there is none."""
         if pause := self.pause:
@@ -49,17 +53,14 @@ class Guard:
         was_full = self._room.locked()
         try:
             async with asyncio.timeout(seconds), self._room:
-                pause = self.pause  # a request before this one may have been refused
-                if pause is None:
-                    answer = await self.source.ask(address)
-                    self._failures.clear()
-                    return answer
+                if pause := self.pause:  # a request before this one was refused
+                    raise pause
+                answer = await self.source.ask(address)
         except TimeoutError:
             name, reason = self.source.name, f"{seconds:.1f} s"
             if was_full:  # the source did not have all that time, so it did not fail
-                raise Problem(
-                    "upstream-timeout", f"{name} has too many requests under way: try again in a moment"
-                ) from None
+                detail = f"{name} has too many requests under way: try again in a moment"
+                raise Problem("upstream-timeout", detail) from None
             problem = Problem("upstream-timeout", f"{name} did not answer in time", reason=reason, fault="server")
         except Problem as error:
             problem = error
@@ -67,8 +68,10 @@ class Guard:
             detail = f"{self.source.name} cannot be asked: the service has no thread or no memory left"
             problem = Problem("upstream-failed", detail, reason=str(error))
         else:
-            raise pause
-        self._note(problem, address)
+            self._failures.clear()
+            return answer
+        if problem is not pause:
+            self._note(problem, address)
         raise problem
 
     def _note(self, problem: Problem, address: IPAddress | None) -> None:

@@ -92,7 +92,8 @@ class RequestLog:
             return
         started = time.perf_counter()
         path = scope["path"] if self._addresses or scope["path"] in self._paths else None
-        fields = {"method": scope["method"], "path": path, "status": 500, "cache_status": None, "source": None}
+        fields = {"method": scope["method"], "path": path, "status": 500, "cache_status": None}
+        fields |= {"address": None, "source": None}
         scope[NOTES] = fields
 
         async def note_and_send(message: Message) -> None:

@@ -102,7 +102,8 @@ class Lookup:
         return found
 
     def _keep(self, key: str, found: Found) -> None:
-        if self._cache.maxsize:
+        kept = self._cache.get(key)
+        if self._cache.maxsize and (kept is None or kept.expires < found.expires):  # the store may have an older one
             self._cache[key] = dataclasses.replace(found, forwarded="")
 
     async def _ask_sources(self, address: IPAddress | None) -> Found:
@@ -111,7 +112,7 @@ class Lookup:
         problems: list[Problem] = []
         for position, guard in enumerate(self._guards):
             # Each source that will be asked has an equal share of the time left: a silent one leaves some for the next.
-            sharing = sum(later.pause is None for later in self._guards[position:])
+            sharing = sum(later.can_be_asked_before(deadline) for later in self._guards[position:])
             try:
                 answer = await guard.ask(address, (deadline - self.clock()) / max(1, sharing))
             except Problem as problem:

@@ -104,6 +104,8 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse what was read, and refuse what is too much."""
+        if self._arrived == self._answered:
+            self._arriving = True  # even an empty line, which begins no request, but ends uvicorn's own wait
         self.data_received(bytes(self._buffer[:nbytes]))
         if self._arriving:
             self._head += nbytes
@@ -125,10 +127,13 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Refuse a request without one valid Host (RFC 9112, 3.2)."""
+        """Refuse another version of HTTP, and a request without one valid Host (RFC 9112, 3.2)."""
         self._in_body = True
+        version = self.parser.get_http_version()
+        if version not in {"1.0", "1.1"}:
+            raise ValueError("another version")
         hosts = [value for name, value in self.headers if name == b"host"]
-        if len(hosts) > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
+        if len(hosts) > 1 or (not hosts and version != "1.0"):
             raise ValueError("not one Host")
         if hosts and not _HOST.fullmatch(hosts[0].rstrip()):
             raise ValueError("not a Host")

@@ -40,10 +40,12 @@ class Upstream:
     host: str = "127.0.0.1"
 
     def __enter__(self) -> Self:
-        self._listener = socket.create_server((self.host, 0), backlog=1024)
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._listener = socket.create_server((self.host, 0), family=family, backlog=1024)
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self.url = f"{'https' if self.tls else 'http'}://{self.host}:{self._listener.getsockname()[1]}"
+        host = f"[{self.host}]" if family == socket.AF_INET6 else self.host
+        self.url = f"{'https' if self.tls else 'http'}://{host}:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 

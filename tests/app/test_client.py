@@ -206,6 +206,18 @@ def test_a_proxy_for_another_protocol_does_not_matter(upstream: Upstreams, monke
     assert asked(upstream().url).status == 200
 
 
+def test_a_proxy_that_no_request_would_use_does_not_matter(proxy: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    assert asked("http://upstream.example/8.8.8.8").status == 200
+
+
+def test_the_host_of_an_ipv6_address_has_brackets(upstream: Upstreams) -> None:
+    with Upstream(answering({}), host="::1") as source:
+        assert asked(f"{source.url}/8.8.8.8").status == 200
+        assert source.requests[0].headers["host"] == source.url.removeprefix("http://")
+
+
 @pytest.mark.parametrize(
     "url",
     [

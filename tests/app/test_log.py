@@ -98,7 +98,19 @@ def test_addresses_are_logged_where_they_are_asked_for(
     asked, own, nowhere = requests(caplog, 3)
     assert asked["address"] == "8.8.8.8"
     assert own["address"] is None
-    assert nowhere["path"] == "/9.9.9.9"
+    assert (nowhere["path"], nowhere["address"]) == ("/9.9.9.9", None)
+    assert asked.keys() == own.keys() == nowhere.keys()
+
+
+def test_the_address_of_a_failed_lookup_is_logged_too(
+    running: Callable[..., Server], upstream: Upstreams, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "geoip")
+    url = upstream(answering({}, 500)).url
+    server = running(GEOIP_IPWHOIS_URL=url, GEOIP_LOG_FORMAT="json", GEOIP_LOG_ADDRESSES=1)
+    server.get("/?ip=8.8.8.8")
+    (failed,) = requests(caplog, 1)
+    assert (failed["status"], failed["address"], failed["source"]) == (502, "8.8.8.8", None)
 
 
 def test_a_bug_is_logged_as_status_500(running: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:

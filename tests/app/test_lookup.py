@@ -173,6 +173,13 @@ async def test_a_source_that_is_paused_has_no_share(lookup: Make) -> None:
     assert len(quota.asked) == 1
 
 
+async def test_a_source_whose_pause_ends_in_time_has_its_share() -> None:
+    first, second = First(FAILED, never), Second(Problem("quota-exhausted", "too many", retry_after=1), None)
+    both = Lookup([first, second], timeout=2.4, ttl=0, size=0)
+    assert (await problem(both)).code == "upstream-failed"
+    assert answer(await both.find(EIGHT)).source == "second"
+
+
 async def test_a_silent_source_does_not_starve_the_next(lookup: Make, caplog: pytest.LogCaptureFixture) -> None:
     start = asyncio.get_running_loop().time()
     found = await lookup(First(never), Second(None), timeout=0.4).find(EIGHT)

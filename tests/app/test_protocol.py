@@ -237,8 +237,14 @@ def test_http_1_0_has_no_host_or_one(server: Server) -> None:
         b"GET / HTTP/1.1\r\nHost: geoip\r\n" + b"a: b\r\n" * MAX_FIELDS + b"\r\n",
         b"GET /?ip=8.8.8.8 HTTP/1.1\r\nHost: geoip\r\n\r\n" * (MAX_PIPELINED + 200),
         b"GET / HTTP/1.1\r\nHost: geoip\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /healthz HTTP/0.9\r\nHost: geoip\r\n\r\n",
+        b"GET /healthz HTTP/2.0\r\nHost: geoip\r\n\r\n",
+        b"\r\n" * MAX_HEAD,
     ],
-    ids=["no HTTP", "TLS", "HTTP/2", "UTF-8", "long URL", "long field", "many fields", "many at once", "two lengths"],
+    ids=[
+        *["no HTTP", "TLS", "HTTP/2", "UTF-8", "long URL", "long field", "many fields", "many at once", "two lengths"],
+        *["version 0.9", "version 2.0", "empty lines"],
+    ],
 )
 def test_too_much_is_a_problem(request_: bytes, impatient: Server) -> None:
     with connect(impatient) as client, connect(impatient) as other:
@@ -297,6 +303,24 @@ def test_a_request_that_does_not_arrive_is_given_up(begun: bytes, impatient: Ser
         client.sendall(begun)
         everything(client)
         assert 0.25 < time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("sent", [b"\r\n", b"\r\n\r\n", b"G"])
+def test_a_connection_is_not_kept_by_what_is_no_request(sent: bytes, impatient: Server) -> None:
+    with connect(impatient) as client:
+        client.sendall(ASK)
+        assert client.recv(1000).startswith(b"HTTP/1.1 204")
+        started = time.monotonic()
+        client.sendall(sent)
+        everything(client)
+        assert 0.25 < time.monotonic() - started < 3
+
+
+def test_an_empty_line_before_a_request_is_passed_over(impatient: Server) -> None:
+    with connect(impatient) as client:
+        for _ in range(3):
+            client.sendall(b"\r\n" + ASK)
+            assert client.recv(1000).startswith(b"HTTP/1.1 204")
 
 
 def test_a_request_that_trickles_in_is_given_up(impatient: Server) -> None:

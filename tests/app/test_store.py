@@ -1,6 +1,7 @@
 """The cache that replicas share: what they tell each other, and what happens without it."""
 
 import json
+import socket
 import socketserver
 import ssl
 import threading
@@ -18,7 +19,7 @@ from app.answer import MAX_STALE, Answer, Found
 from app.store import WARNING_INTERVAL, Store
 from tests.app.conftest import Server
 from tests.conftest import Service, free_port
-from tests.upstream import Upstream, answering, http_answer, silent
+from tests.upstream import Request, Upstream, answering, http_answer, ipwhois, silent
 
 Running = Callable[..., Server]
 Upstreams = Callable[..., Upstream]
@@ -125,6 +126,22 @@ def test_an_expired_answer_of_another_replica_is_better_than_an_error(
     assert (response.status_code, response.json()["isp"]) == (200, "Stored")
     assert response.headers["Cache-Status"] in {f"geoip; hit; ttl=-{seconds}" for seconds in (120, 121, 122)}
     assert response.headers["Cache-Control"] == "private, no-store"
+
+
+def test_an_older_answer_of_another_replica_does_not_replace_ones_own(
+    replica: Replica, upstream: Upstreams, store: redis.Redis
+) -> None:
+    once = iter([ipwhois])
+
+    def fail_then(connection: socket.socket, request: Request) -> None:
+        next(once, answering({}, 500))(connection, request)
+
+    service = replica(upstream(fail_then), GEOIP_CACHE_TTL=1)
+    assert service.get("/?ip=8.8.8.8").json()["isp"] == "Google LLC"
+    time.sleep(1.1)
+    store.set("geoip:8.8.8.8", json.dumps(STORED), ex=MAX_STALE - 120)
+    response = service.get("/?ip=8.8.8.8")
+    assert (response.status_code, response.json()["isp"]) == (200, "Google LLC")
 
 
 def test_an_expired_answer_of_another_replica_is_renewed(
