@@ -174,7 +174,8 @@ async def test_a_source_that_is_paused_has_no_share(lookup: Make) -> None:
 
 
 async def test_a_source_whose_pause_ends_in_time_has_its_share() -> None:
-    first, second = First(FAILED, never), Second(Problem("quota-exhausted", "too many", retry_after=1), None)
+    first = First(FAILED, never)
+    second = Second(Problem("quota-exhausted", "too many", retry_after=1), partial(asyncio.sleep, 0.05))
     both = Lookup([first, second], timeout=2.4, ttl=0, size=0)
     assert (await problem(both)).code == "upstream-failed"
     assert answer(await both.find(EIGHT)).source == "second"
