@@ -159,7 +159,7 @@ class Found:
     """Seconds on the clock of the lookup."""
     problem: Problem | None = None
     """Why there is no answer."""
-    forwarded: str = ""
+    fwd: str = ""
     """The part of Cache-Status that says why sources were asked (RFC 9211); empty for a hit."""
 
     def time_left(self, now: float) -> int:
@@ -168,4 +168,4 @@ class Found:
 
     def cache_status(self, now: float) -> str:
         """Value of the Cache-Status field (RFC 9211)."""
-        return f"geoip; {self.forwarded}" if self.forwarded else f"geoip; hit; ttl={self.time_left(now)}"
+        return f"geoip; {self.fwd}" if self.fwd else f"geoip; hit; ttl={self.time_left(now)}"

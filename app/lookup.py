@@ -54,15 +54,15 @@ class Lookup:
         key = str(address or "")
         if hit := self.cached(key):
             return hit
-        forwarded = "fwd=stale" if key in self._cache else "fwd=uri-miss"
+        fwd = "fwd=stale" if key in self._cache else "fwd=uri-miss"
         task = self._under_way.get(key)
         if task:
-            forwarded += "; collapsed"
+            fwd += "; collapsed"
         else:
             task = self._under_way[key] = asyncio.create_task(self._ask(key, address))
             task.add_done_callback(lambda done: self._land(key, done))
             if self._cache.maxsize:
-                forwarded += "; stored"
+                fwd += "; stored"
         try:
             # Shielded: a client that hangs up cancels nothing that others wait for.
             found = await asyncio.shield(task)
@@ -71,7 +71,7 @@ class Lookup:
             if stale and stale.body and stale.expires > self.clock() - MAX_STALE:
                 return stale
             raise
-        return dataclasses.replace(found, forwarded=forwarded) if found.forwarded else found
+        return dataclasses.replace(found, fwd=fwd) if found.fwd else found
 
     async def aclose(self) -> None:
         """Give up the requests that are under way, and wait for what is being stored."""
@@ -104,7 +104,7 @@ class Lookup:
     def _keep(self, key: str, found: Found) -> None:
         kept = self._cache.get(key)
         if self._cache.maxsize and (kept is None or kept.expires < found.expires):  # the store may have an older one
-            self._cache[key] = dataclasses.replace(found, forwarded="")
+            self._cache[key] = dataclasses.replace(found, fwd="")
 
     async def _ask_sources(self, address: IPAddress | None) -> Found:
         """Return the first answer, or a Found without one if no source knows the address; raise the first failure."""
@@ -119,7 +119,7 @@ class Lookup:
                 problems.append(problem)
             else:
                 body = answer.model_dump_json().encode()
-                return Found(body, answer.source, self.clock() + self._ttl, forwarded="fwd=uri-miss")
+                return Found(body, answer.source, self.clock() + self._ttl, fwd="fwd=uri-miss")
         failed = [problem for problem in problems if problem.code != "unknown-address"]
         first = (failed or problems)[0]
         several = zip(self._guards, problems, strict=True) if len(problems) > 1 else ()

@@ -108,9 +108,9 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._arriving = True  # even an empty line, which begins no request, but ends uvicorn's own wait
         self.data_received(bytes(self._buffer[:nbytes]))
         if self._arriving:
-            self._head += nbytes
+            self._head_size += nbytes
         waiting = self._arrived - self._answered
-        if not self.transport.is_closing() and (self._head > MAX_HEAD or waiting > MAX_PIPELINED):
+        if not self.transport.is_closing() and (self._head_size > MAX_HEAD or waiting > MAX_PIPELINED):
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
@@ -141,7 +141,7 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Leave the body out of the count."""
-        self._head -= len(body)
+        self._head_size -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -172,7 +172,7 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().shutdown()
 
     def _start_request(self) -> None:
-        self._head = self._fields = 0
+        self._head_size = self._fields = 0
         self._arriving, self._in_body = True, False
 
     def _make_room(self) -> None:

@@ -56,7 +56,11 @@ _Network = Annotated[IPNetwork, BeforeValidator(_trusted_network)]
 
 
 class Settings(BaseSettings):
-    """All settings but those of the sources. A field `name` is the variable `GEOIP_NAME` if it has no alias."""
+    """All settings but those of the sources. A field `name` is the variable `GEOIP_NAME` if it has no alias.
+
+    The settings of a source are a field with the source's name, so `GEOIP_IPWHOIS_KEY_FILE` is the field `key_file` of
+    the field `ipwhois`: only the first `_` after the prefix separates two fields.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="GEOIP_",

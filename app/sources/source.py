@@ -75,7 +75,7 @@ def _key_file(value: object) -> object:
         raise ValueError(f"{value} cannot be read: {reason}") from None
     if not key:
         raise ValueError(f"{value} is empty")
-    return _key(key)
+    return key
 
 
 _Key = Annotated[SecretStr, BeforeValidator(_key)]

@@ -245,7 +245,7 @@ def test_coordinates_are_kept_to_a_tenth_of_a_metre(latitude: float, longitude: 
 
 
 @pytest.mark.parametrize(
-    ("expires", "forwarded", "left", "status"),
+    ("expires", "fwd", "left", "status"),
     [
         (1100.0, "", 100, "geoip; hit; ttl=100"),
         (1100.9, "", 100, "geoip; hit; ttl=100"),
@@ -253,7 +253,7 @@ def test_coordinates_are_kept_to_a_tenth_of_a_metre(latitude: float, longitude: 
         (1100.0, "fwd=uri-miss; stored", 100, "geoip; fwd=uri-miss; stored"),
     ],
 )
-def test_what_is_found_says_for_how_long_it_is_kept(expires: float, forwarded: str, left: int, status: str) -> None:
-    found = Found(b"{}", "test", expires, forwarded=forwarded)
+def test_what_is_found_says_for_how_long_it_is_kept(expires: float, fwd: str, left: int, status: str) -> None:
+    found = Found(b"{}", "test", expires, fwd=fwd)
     assert found.time_left(1000) == left
     assert found.cache_status(1000) == status
