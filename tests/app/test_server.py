@@ -268,6 +268,19 @@ def test_idle_clients_shut_nobody_out(soft: int, hard: int, clients: int, serve:
     assert service.log.stat().st_size < 2000, service.log.read_text()[:4000]
 
 
+def test_a_limit_of_files_that_need_not_be_raised_is_left_as_it_is(serve: Serve) -> None:
+    """macOS refuses to set no limit, even if there was none before."""
+    code = (
+        "import resource, sys\n"
+        "def refuse(*_): raise ValueError('current limit exceeds maximum limit')\n"
+        "resource.RLIM_INFINITY = 2**63 - 1\n"
+        "resource.getrlimit = lambda _: (2**63 - 1, 2**63 - 1)\n"
+        "resource.setrlimit = refuse\n"
+        "from app.__main__ import main; sys.exit(main())"
+    )
+    assert serve(code=code).get("/healthz").status_code == 204
+
+
 def check_answered(client: socket.socket) -> None:
     client.sendall(b"GET /healthz HTTP/1.1\r\nHost: geoip\r\n\r\n")
     assert client.recv(100).startswith(b"HTTP/1.1 204")
