@@ -211,18 +211,29 @@ def test_says_that_an_image_is_not_built() -> None:
     assert "geoip:nothing is not built: make image-nothing" in result.stderr
 
 
-def test_a_key_is_in_no_list_of_processes(tmp_path: Path) -> None:
-    # Docker is asked for by name; this one writes down its arguments.
-    log = tmp_path / "arguments"
-    engine = tmp_path / "docker"
+def arguments(folder: Path, **settings: object) -> str:
+    """What scripts/run-container asks Docker for, by an engine that writes down its arguments."""
+    log = folder / "arguments"
+    engine = folder / "docker"
     engine.write_text(f'#!/bin/sh\necho "$*" >>{log}\ncase $* in *Labels*) exit 1 ;; *Running*) echo false ;; esac\n')
     engine.chmod(0o755)
-    subprocess.run(
-        ["scripts/run-container", "geoip:scratch"],
-        cwd=ROOT,
-        env=environment(ENGINE=engine, GEOIP_IPIFY_KEY="at_secret"),
-        capture_output=True,
-        timeout=30,
-    )
-    assert "--env GEOIP_IPIFY_KEY " in log.read_text()
-    assert "at_secret" not in log.read_text()
+    command = ["scripts/run-container", "geoip:scratch"]
+    subprocess.run(command, cwd=ROOT, env=environment(ENGINE=engine, **settings), capture_output=True, timeout=30)
+    return log.read_text()
+
+
+def test_a_key_is_in_no_list_of_processes(tmp_path: Path) -> None:
+    found = arguments(tmp_path, GEOIP_IPIFY_KEY="at_secret")
+    assert "--env GEOIP_IPIFY_KEY " in found
+    assert "at_secret" not in found
+
+
+def test_a_file_is_mounted_from_its_folder_and_not_from_a_link_to_it(tmp_path: Path) -> None:
+    """On macOS /etc and /tmp are links, and Docker Desktop shares with its machine the folders behind them alone."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "key").write_text("at_secret")
+    (tmp_path / "link").symlink_to(folder)
+    found = arguments(tmp_path, GEOIP_IPIFY_KEY_FILE=tmp_path / "link/key")
+    assert f"--mount type=bind,readonly,source={folder},target=/host{folder} " in found
+    assert f"--env GEOIP_IPIFY_KEY_FILE=/host{folder}/key " in found
