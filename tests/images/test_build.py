@@ -212,7 +212,7 @@ def test_says_that_an_image_is_not_built() -> None:
 
 
 def arguments(folder: Path, **settings: object) -> str:
-    """What scripts/run-container asks Docker for, by an engine that writes down its arguments."""
+    """Run scripts/run-container with an engine that writes down its arguments; what it wrote."""
     log = folder / "arguments"
     engine = folder / "docker"
     engine.write_text(f'#!/bin/sh\necho "$*" >>{log}\ncase $* in *Labels*) exit 1 ;; *Running*) echo false ;; esac\n')
