@@ -40,7 +40,7 @@ BASH = [
     r"&>>|\|&",
     r"%\([^)]*\)T",
 ]
-"""What bash has had since 3.2."""
+"""Features that bash got after 3.2."""
 
 
 def refused(text: str, patterns: list[str]) -> list[str]:
