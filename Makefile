@@ -92,8 +92,8 @@ WEB = s,^git@([^:/]+):,https://\1/,; s,^ssh://([^/@]*@)?([^:/]+)(:[0-9]+)?/,http
 LABELS = title=geoip licenses=MIT version=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py) \
 	$(addprefix revision=,$(call GIT,rev-parse HEAD)) \
 	$(addprefix source=,$(call GIT,remote get-url origin,| sed -nE "$(WEB)"))
-# Podman's own format has no health checks.
-BUILD = $(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) $(addprefix --platform ,$(PLATFORM)) \
+# Podman's own format has no health checks. With SELinux, its steps cannot read what they mount unless labels are disabled.
+BUILD = $(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker --security-opt label=disable) $(addprefix --platform ,$(PLATFORM)) \
 	$(LABELS:%=--label org.opencontainers.image.%)
 # PYTHON=3.15 names the base image of that version. FIXED: the images whose base has only one version.
 NUMBER = $(filter 3.%,$(PYTHON))

@@ -89,8 +89,9 @@ def test_another_platform_has_a_tag_of_its_own() -> None:
     assert "--tag geoip:alpine-arm64 " in command
 
 
-def test_podman_keeps_the_health_check() -> None:
-    assert printed("image-alpine", "ENGINE=podman").startswith("podman build --format docker ")
+def test_podman_keeps_the_health_check_and_lets_steps_read_what_they_mount() -> None:
+    command = printed("image-alpine", "ENGINE=podman")
+    assert command.startswith("podman build --format docker --security-opt label=disable ")
 
 
 def test_a_checkout_says_where_an_image_came_from(checkout: Path) -> None:
