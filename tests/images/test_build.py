@@ -229,6 +229,11 @@ def test_a_key_is_in_no_list_of_processes(tmp_path: Path) -> None:
     assert "at_secret" not in found
 
 
+def test_a_container_listens_on_ipv6_as_well(tmp_path: Path) -> None:
+    """Rootless Podman passes what comes to ::1 on to ::1, and `localhost` is ::1 first."""
+    assert " --env GEOIP_BIND=:: " in arguments(tmp_path, GEOIP_BIND="127.0.0.1")
+
+
 def test_a_file_is_mounted_from_its_folder_and_not_from_a_link_to_it(tmp_path: Path) -> None:
     """On macOS /etc and /tmp are links, and Docker Desktop shares with its machine the folders behind them alone."""
     folder = tmp_path / "folder"
