@@ -68,14 +68,15 @@ OUT ?= requirements
 LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command 'make lock' --python-version $(lastword $(PYTHONS))
 # This resolves a lock without installing it: a dependency that the lock lacks is an error, and so is a package without a wheel.
-PROVE = UV_REQUIRE_HASHES=1 $(BIN)/uv pip install --quiet --dry-run --only-binary :all: --target .venv/proof \
-	--python-platform x86_64-manylinux_2_28
+PROVE = UV_REQUIRE_HASHES=1 $(BIN)/uv pip install --quiet --dry-run --only-binary :all: --target .venv/proof
+PLACES = x86_64-manylinux_2_28 aarch64-apple-darwin x86_64-apple-darwin
 lock: .venv/lint.lock ## write requirements/*.txt from pyproject.toml (UPGRADE=--upgrade takes the newest versions)
 	$(LOCK) $(UPGRADE) pyproject.toml -o $(OUT)/app.txt
 	for group in freeze test lint data images deploy bench; do \
 	  $(LOCK) $(UPGRADE) --group $$group -c $(OUT)/app.txt -o $(OUT)/$$group.txt || exit; done
-	for python in $(lastword $(PYTHONS)) $(firstword $(PYTHONS)); do for lock in $(OUT)/*.txt; do \
-	  $(PROVE) --python-version $$python -r $$lock || { echo "$$lock is not complete for Python $$python"; exit 1; }; done; done
+	for place in $(PLACES); do for python in $(lastword $(PYTHONS)) $(firstword $(PYTHONS)); do for lock in $(OUT)/*.txt; do \
+	  $(PROVE) --python-platform $$place --python-version $$python -r $$lock || \
+	  { echo "$$lock is not complete for Python $$python on $$place"; exit 1; }; done; done; done
 
 # Data
 geodata: .venv/data.lock ## fetch the full, current DB-IP Lite files into data/ (continues if it was interrupted)
@@ -97,8 +98,8 @@ WEB = s,^git@([^:/]+):,https://\1/,; s,^ssh://([^/@]*@)?([^:/]+)(:[0-9]+)?/,http
 LABELS = title=geoip licenses=MIT version=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' app/__init__.py) \
 	$(addprefix revision=,$(call GIT,rev-parse HEAD)) \
 	$(addprefix source=,$(call GIT,remote get-url origin,| sed -nE "$(WEB)"))
-# Podman's own format has no health checks.
-BUILD = $(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) $(addprefix --platform ,$(PLATFORM)) \
+# Podman's own format has no health checks. With SELinux, its steps cannot read what they mount unless labels are disabled.
+BUILD = $(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker --security-opt label=disable) $(addprefix --platform ,$(PLATFORM)) \
 	$(LABELS:%=--label org.opencontainers.image.%)
 # PYTHON=3.15 names the base image of that version. FIXED: the images whose base has only one version.
 NUMBER = $(filter 3.%,$(PYTHON))
@@ -182,6 +183,6 @@ test-docs: images .venv/images.lock .venv/app.lock ## run the commands in the do
 .PHONY: figures screenshots test-docs
 
 # Benchmark
-bench: .venv/app.lock .venv/bench.lock ## measure the service beside its peers (ten minutes; needs wrk; QUICK=1 is rough; ECHOIP=path adds echoip)
+bench: .venv/app.lock .venv/bench.lock ## measure the service beside its peers (ten minutes; needs Linux and wrk; QUICK=1 is rough; ECHOIP=path adds echoip)
 	@$(BIN)/python -m bench
 .PHONY: bench

@@ -87,7 +87,9 @@ def _listen(host: str, port: int) -> socket.socket:
 def _raise_descriptors() -> int:
     """Raise the limit of open files as far as it goes, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(soft, min(DESCRIPTORS, hard) if hard != resource.RLIM_INFINITY else DESCRIPTORS)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft >= wanted:
+        return soft
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return wanted
 

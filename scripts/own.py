@@ -195,6 +195,8 @@ def pack(engine: list[str], app: str, module: str, base: str) -> None:
     folder = ROOT / "build/own" / tag.replace(":", "-")
     stage(project, module, base, folder)
     options = shlex.split(os.environ.get("BUILD_OPTIONS", ""))
+    if "podman" in engine[0]:  # with SELinux, its steps cannot read the lock that they mount
+        options += ["--security-opt", "label=disable"]
     if base in FROZEN and (whole := os.environ.get("WHOLE")):
         options += ["--build-arg", f"WHOLE={whole}"]
     command = [*engine, "build", *options, "--tag", tag, os.path.relpath(folder)]

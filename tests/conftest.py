@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import resource
 import socket
 import subprocess
 import sys
@@ -74,11 +75,20 @@ def end(process: subprocess.Popen[str]) -> None:
         process.wait(timeout=10)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _plenty_of_files() -> None:
+    """Let this process hold the other ends of many connections: macOS gives it 256 files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4000 if hard == resource.RLIM_INFINITY else min(4000, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Start the service with these variables; it is stopped after the test.
 
-    `through` is the command that starts it, such as `prlimit`; `code` is run in place of `python -m app`.
+    `through` is the command that starts it, such as `env`; `code` is run in place of `python -m app`.
     """
     with ExitStack() as stack:
 

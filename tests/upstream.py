@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -51,7 +52,8 @@ class Upstream:
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # this wakes the thread on Linux; macOS refuses it, and wakes the thread at the close
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def wait(self, requests: int = 1) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import re
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +20,9 @@ pytestmark = pytest.mark.anyio
 
 Serve = Callable[..., Service]
 Upstreams = Callable[..., Upstream]
+
+# Memory and open sockets of the service are read from /proc.
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
 
 PUBLIC = int(IPv4Address("20.0.0.0"))
 
@@ -86,6 +90,7 @@ async def test_five_hundred_at_once_for_a_new_address_are_one_upstream_request(
     assert found["geoip; fwd=uri-miss; collapsed"] >= 100
 
 
+@linux
 @pytest.mark.slow
 async def test_memory_and_entries_are_bounded(serve: Serve, upstream: Upstreams) -> None:
     plenty = upstream(kept)
@@ -110,6 +115,7 @@ async def test_memory_and_entries_are_bounded(serve: Serve, upstream: Upstreams)
     assert sockets(service) < 64
 
 
+@linux
 @pytest.mark.slow
 async def test_a_minute_of_fifty_clients_and_a_moody_upstream_leaves_nothing_behind(
     serve: Serve, upstream: Upstreams

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -157,6 +158,13 @@ def test_without_the_store_it_answers(started: Compose) -> None:
         assert get(started, "/healthz").status_code == 204
     finally:
         started.run("start", "valkey")
+
+
+def test_selinux_lets_containers_read_each_mounted_file(compose: Compose) -> None:
+    services = json.loads(compose.run("config", "--format", "json"))["services"].values()
+    mounts = [mount for service in services for mount in service.get("volumes", []) if mount["type"] == "bind"]
+    assert {Path(mount["source"]).name for mount in mounts} == {"nginx.conf", "secrets"}
+    assert {mount["bind"]["selinux"] for mount in mounts} == {"z"}
 
 
 def test_a_key_is_in_its_file_alone(started: Compose) -> None:

@@ -24,8 +24,9 @@ RUNNING = {"README.md"}
 # Command blocks that are not executed, by document and first line, and why.
 ELSEWHERE = {
     "README.md": {
-        "make run    # serve on http://localhost:8080": "tests/docs/newcomer",
-        "make image-scratch run-scratch   # build it, and run it hardened on http://localhost:8080": "tests/images",
+        "make run": "tests/docs/newcomer",
+        "make image-scratch run-scratch": "tests/images",
+        'docker run --rm --publish 8080:8080 --read-only --cap-drop=ALL "$IMAGE"': "tests/images",
     },
     "docs/release.md": {
         "docker login registry.example": "tests/publish, with a registry on this machine",
@@ -33,6 +34,10 @@ ELSEWHERE = {
         "cosign verify ghcr.io/OWNER/geoip:scratch-1.0.0 \\": "a keyless signature: the internet",
     },
     "docs/teaching.md": {"make images .venv/images.lock": "preparation at home: it pulls base images from registries"},
+    "docs/workshop-publish.md": {
+        "docker run --detach --rm --name registry --publish 127.0.0.1:5001:5000 "
+        '--volume "$PWD/build/registry:/var/lib/registry" registry:3': "for a Mac; it pulls an image from a registry"
+    },
     "docs/workshop.md": {"make reproduce NAME=scratch": "tests/images: two builds without the cache"},
     "docs/your-own-app.md": {
         "make own APP=path/to/project MODULE=your.module BASE=slim": "tests/own, with the examples",

@@ -89,8 +89,9 @@ def test_another_platform_has_a_tag_of_its_own() -> None:
     assert "--tag geoip:alpine-arm64 " in command
 
 
-def test_podman_keeps_the_health_check() -> None:
-    assert printed("image-alpine", "ENGINE=podman").startswith("podman build --format docker ")
+def test_podman_keeps_the_health_check_and_lets_steps_read_what_they_mount() -> None:
+    command = printed("image-alpine", "ENGINE=podman")
+    assert command.startswith("podman build --format docker --security-opt label=disable ")
 
 
 def test_a_checkout_says_where_an_image_came_from(checkout: Path) -> None:
@@ -217,18 +218,34 @@ def test_says_that_the_engine_is_missing() -> None:
     assert "no-engine is missing: install it, or name another one with ENGINE" in result.stderr
 
 
-def test_a_key_is_in_no_list_of_processes(tmp_path: Path) -> None:
-    # Docker is asked for by name; this one writes down its arguments.
-    log = tmp_path / "arguments"
-    engine = tmp_path / "docker"
+def arguments(folder: Path, **settings: object) -> str:
+    """Run scripts/run-container with an engine that writes down its arguments; what it wrote."""
+    log = folder / "arguments"
+    engine = folder / "docker"
     engine.write_text(f'#!/bin/sh\necho "$*" >>{log}\ncase $* in *Labels*) exit 1 ;; *Running*) echo false ;; esac\n')
     engine.chmod(0o755)
-    subprocess.run(
-        ["scripts/run-container", "geoip:scratch"],
-        cwd=ROOT,
-        env=environment(ENGINE=engine, GEOIP_IPIFY_KEY="at_secret"),
-        capture_output=True,
-        timeout=30,
-    )
-    assert "--env GEOIP_IPIFY_KEY " in log.read_text()
-    assert "at_secret" not in log.read_text()
+    command = ["scripts/run-container", "geoip:scratch"]
+    subprocess.run(command, cwd=ROOT, env=environment(ENGINE=engine, **settings), capture_output=True, timeout=30)
+    return log.read_text()
+
+
+def test_a_key_is_in_no_list_of_processes(tmp_path: Path) -> None:
+    found = arguments(tmp_path, GEOIP_IPIFY_KEY="at_secret")
+    assert "--env GEOIP_IPIFY_KEY " in found
+    assert "at_secret" not in found
+
+
+def test_a_container_listens_on_ipv6_as_well(tmp_path: Path) -> None:
+    """Rootless Podman passes what comes to ::1 on to ::1, and `localhost` is ::1 first."""
+    assert " --env GEOIP_BIND=:: " in arguments(tmp_path, GEOIP_BIND="127.0.0.1")
+
+
+def test_a_file_is_mounted_from_its_folder_and_not_from_a_link_to_it(tmp_path: Path) -> None:
+    """On macOS /etc and /tmp are links, and Docker Desktop shares with its machine the folders behind them alone."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "key").write_text("at_secret")
+    (tmp_path / "link").symlink_to(folder)
+    found = arguments(tmp_path, GEOIP_IPIFY_KEY_FILE=tmp_path / "link/key")
+    assert f"--mount type=bind,readonly,source={folder},target=/host{folder} " in found
+    assert f"--env GEOIP_IPIFY_KEY_FILE=/host{folder}/key " in found

@@ -217,3 +217,11 @@ def test_the_projects_own_spec_is_used(tmp_path: Path) -> None:
     (path / "freezing/app.spec").write_text("# ours")
     stage(path, "main", "distroless", tmp_path / "staged")
     assert (tmp_path / "staged/freezing/app.spec").read_text() == "# ours"
+
+
+def test_podman_lets_a_step_read_what_it_mounts(tmp_path: Path) -> None:
+    engine = tmp_path / "podman"
+    engine.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/arguments\nexit 1\n')
+    engine.chmod(0o755)
+    assert own(project(tmp_path), "main", "slim", ENGINE=str(engine)).returncode == 2
+    assert " --security-opt label=disable " in (tmp_path / "arguments").read_text()
