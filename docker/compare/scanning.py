@@ -20,15 +20,13 @@ SCANNERS = {
     "trivy": ("aquasec/trivy", "image --input ARCHIVE --scanners vuln --list-all-pkgs --format json --quiet"),
     "grype": ("anchore/grype", "docker-archive:ARCHIVE --output json --quiet"),
 }
-# Options of a scanner in a container: its database stays in a volume from one run to the next, and SELinux lets it read
-# the archive, which lies in a folder without a label for containers.
-OPTIONS = "--security-opt=label=disable --volume=geoip-compare:/cache"
-OPTIONS += " --env=TRIVY_CACHE_DIR=/cache --env=GRYPE_DB_CACHE_DIR=/cache"
+# Options of a scanner in a container: a volume keeps its database, and SELinux lets it read the archive.
+CACHE = "--volume=geoip-compare:/cache --env=TRIVY_CACHE_DIR=/cache --env=GRYPE_DB_CACHE_DIR=/cache"
+OPTIONS = [*CACHE.split(), "--security-opt=label=disable"]
 os.environ |= {"SYFT_CHECK_FOR_APP_UPDATE": "false", "GRYPE_CHECK_FOR_APP_UPDATE": "false"}
 
-Vulnerabilities = dict[
-    str, int | str
-]  # numbers: all, critical, high; and `scanner`: its version, and its database's date
+# Numbers: all, critical, high; and `scanner`: its version, and its database's date.
+Vulnerabilities = dict[str, int | str]
 Json = Any  # what a program answered: of the form that it documents, or an error
 
 
@@ -56,7 +54,7 @@ def find(name: str | None) -> tuple[Callable[[Path], Vulnerabilities] | None, st
         for command in (("image", "inspect"), ("pull", "--quiet")):
             with suppress(ToolError):
                 docker(*command, SCANNERS[scanner][0])
-                return partial(scan, scanner, [ENGINE, "run", "--rm", *OPTIONS.split(), SCANNERS[scanner][0]]), ""
+                return partial(scan, scanner, [ENGINE, "run", "--rm", *OPTIONS, SCANNERS[scanner][0]]), ""
     reason = f"{' or '.join(wanted)} is not installed, and its image cannot be pulled: install {wanted[0]}"
     if name:
         raise ToolError(reason)
