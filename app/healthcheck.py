@@ -16,7 +16,7 @@ def healthcheck() -> int:
     deadline = time.monotonic() + TIME_LIMIT
     bind = os.environ.get("GEOIP_BIND") or "0.0.0.0"  # noqa: S104 (the default of the service)
     # On :: it listens on IPv6 and IPv4, and on a host without IPv6 on IPv4 alone.
-    hosts = {"0.0.0.0": ["127.0.0.1"], "::": ["::1", "127.0.0.1"]}.get(bind, [bind])  # noqa: S104
+    hosts = {"0.0.0.0": ["127.0.0.1"], "::": ["::1", "127.0.0.1"]}.get(bind, [bind])  # noqa: S104 (only compared)
     port = os.environ.get("PORT") or "8080"
     return 0 if any(_is_well(host, port, deadline) for host in hosts) else 1
 

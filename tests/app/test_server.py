@@ -142,6 +142,17 @@ def test_bound_to_one_ipv6_address_it_does_not_take_ipv4(monkeypatch: pytest.Mon
         assert listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
 
 
+@pytest.mark.parametrize("bind", ["127.0.0.1", "::"])
+def test_a_connection_does_not_wait_for_the_acknowledgement_of_a_head(
+    bind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bound(monkeypatch, bind) as listener:
+        client = socket.create_connection(("127.0.0.1", listener.getsockname()[1]), timeout=5)
+        connection, _ = listener.accept()
+        with client, connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.mark.parametrize("reason", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
 def test_without_ipv6_all_addresses_are_those_of_ipv4(
     reason: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,7 +29,9 @@ import pytest
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
+from tests.conftest import free_port
 from tests.images.browser import LAPTOP, PATIENCE, PHONE, PROJECTOR, Browser, on_debian, start_chromium
+from tests.upstream import Upstream, answering, ipwhois_answer
 
 IMAGE = "geoip:scratch"
 AXE = sorted((Path(__file__).parents[2] / "build").glob("axe-core-*/axe.min.js"))
@@ -88,6 +91,27 @@ def site() -> Iterator[str]:
         yield url
     finally:
         subprocess.run(["docker", "stop", container], check=True, capture_output=True)
+
+
+@contextmanager
+def container_on_host(source: str) -> Iterator[str]:
+    """The URL of the image's service on the network of this machine, where it can ask `source`."""
+    port = free_port()
+    run = ["docker", "run", "--detach", "--rm", "--network=host", f"--env=PORT={port}", "--env=GEOIP_BIND=127.0.0.1"]
+    asked = ["--env=GEOIP_SOURCES=ipwhois", f"--env=GEOIP_IPWHOIS_URL={source}"]
+    hardened = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+    done = subprocess.run([*run, *asked, *hardened, IMAGE], check=True, capture_output=True, text=True, timeout=60)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(100):
+            try:
+                fetch(url + "/healthz", "*/*")
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        subprocess.run(["docker", "stop", done.stdout.strip()], check=True, capture_output=True, timeout=60)
 
 
 @dataclass
@@ -265,6 +289,72 @@ def test_shows_a_problem_as_a_sentence(browser: Browser, site: str, ip: str, sta
     [line] = browser.console()
     assert line.startswith(f"{site}/?ip={ip.replace(' ', '%20')} ")
     assert f"Failed to load resource: the server responded with a status of {status}" in line
+
+
+# Answers of kinds that providers were seen to send, as changes of a usual answer of ipwho.is.
+REPORTED: dict[str, dict[str, Any]] = {
+    "a usual answer": {},
+    "coordinates of 0": {"latitude": 0, "longitude": 0, "country_code": "GH"},
+    "0, 0 of no country": {"latitude": 0, "longitude": 0, "country_code": "ZZ"},
+    "0, 0 of no country and no ISP": {"latitude": 0, "longitude": 0, "country_code": "ZZ", "connection": {}},
+    "a longitude that is none": {"longitude": 182.5},
+    "one coordinate": {"longitude": None},
+    "more digits than there are": {"latitude": 37.422000885, "longitude": -122.0849990845},
+    "a time zone as text": {"timezone": "Europe/Kyiv"},
+    "an ISP of 201 characters": {"connection": {"isp": "ü" * 201, "asn": 15169}},
+    "an ISP alone": {"latitude": None, "longitude": None, "city": "", "region": "", "country": "", "country_code": ""},
+    "no ISP": {"connection": {}},
+    "an AS number as asdot": {"connection": {"isp": "x", "asn": "AS1.10"}},
+    "an AS number with a fraction": {"connection": {"isp": "x", "asn": 15169.0}},
+    "wrong types": {"city": 7, "region": ["x"], "postal": {"a": 1}, "connection": "Google"},
+    "a code for a name": {"country": None, "country_code": "XK"},
+    "a code that is none": {"country": None, "country_code": "EU"},
+    "an error message": {"success": False, "message": "Reserved range"},
+    "a quota": {"success": False, "message": "You've hit the monthly limit"},
+}
+
+
+@pytest.fixture
+def reporting(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of the image's service, whose source answers with these changes."""
+    with (
+        Upstream(answering(ipwhois_answer("8.8.8.8", **request.param))) as source,
+        container_on_host(source.url) as url,
+    ):
+        yield url
+
+
+@pytest.mark.parametrize("reporting", REPORTED.values(), ids=REPORTED, indirect=True)
+def test_the_page_says_what_the_json_says(browser: Browser, reporting: str) -> None:
+    browser.open(f"{reporting}/?ip=8.8.8.8")
+    answer = fetch_json(f"{reporting}/?ip=8.8.8.8")
+    facts = browser.facts()
+    assert browser.text("address") == "8.8.8.8"
+    if "code" in answer:
+        assert answer["detail"] in browser.text("problem")
+        assert (facts, browser.marker(), browser.text("isp")) == ({}, None, "")
+        [line] = browser.console()  # Chromium itself writes it
+        assert "Failed to load resource" in line
+        return
+    assert browser.text("problem") == ""
+    assert browser.text("isp") == (answer["isp"] or "Its ISP is not known")
+    if answer["latitude"] is None:
+        assert browser.marker() is None
+        assert "Coordinates" not in facts
+    else:
+        assert browser.marker()
+        shown = facts.pop("Coordinates").rpartition(" = ")[2]
+        assert [float(number) for number in shown.split(", ")] == [answer["latitude"], answer["longitude"]]
+    expected = {
+        "City": answer["city"],
+        "Region": answer["region"],
+        "Country": answer["country"] or answer["country_code"],
+        "Postal code": answer["postal_code"],
+        "Time zone": answer["timezone"],
+        "AS number": answer["asn"] and f"AS{answer['asn']}",
+        "Source": answer["source"],
+    }
+    assert facts == {name: value for name, value in expected.items() if value}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
