@@ -119,9 +119,10 @@ reproduce: reproduce-$(NAME) ## build an image twice for release, and compare th
 reproduce-%:
 	@scripts/reproduce $(BUILD) $(BASE) --file docker/$*.Dockerfile .
 sbom-%: .venv/images.lock ## list the packages in an image, in build/NAME.spdx.json
-	@docker image inspect geoip:$* >/dev/null && mkdir -p build
-	SYFT_CHECK_FOR_APP_UPDATE=false $(BIN)/syft scan --quiet docker:geoip:$* --output spdx-json=build/$*.spdx.json.part
-	@mv build/$*.spdx.json.part build/$*.spdx.json
+	@mkdir -p build && rm -f build/$*.tar && $(ENGINE) save --output build/$*.tar geoip:$*
+	SYFT_CHECK_FOR_APP_UPDATE=false $(BIN)/syft scan --quiet docker-archive:build/$*.tar --output spdx-json=build/$*.spdx.json.part \
+		--source-name geoip --source-version $*
+	@rm build/$*.tar && mv build/$*.spdx.json.part build/$*.spdx.json
 test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 	tests/images/setup-browser
 	$(BIN)/pytest tests/images
