@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -59,8 +59,8 @@ def free_port() -> int:
     return port
 
 
-def first_answer(port: int, path: str) -> tuple[dict[str, str], bytes]:
-    """Ask until the server answers; return headers and body."""
+def first_answer(port: int, path: str, process: subprocess.Popen[bytes] | None = None) -> tuple[dict[str, str], bytes]:
+    """Ask until the server answers; return headers and body. OSError if it does not, or if its process ends before."""
     deadline = time.monotonic() + LIMIT
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
@@ -69,7 +69,7 @@ def first_answer(port: int, path: str) -> tuple[dict[str, str], bytes]:
             answer = connection.getresponse()
             return dict(answer.getheaders()), answer.read()
         except OSError:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or (process and process.poll() is not None):
                 raise
             time.sleep(0.002)
         finally:
@@ -86,25 +86,31 @@ def settings(port: int, upstream: int | None, **more: str) -> dict[str, str]:
 def program(
     command: Sequence[str | Path], port: int, path: str = "/?ip=8.8.8.8", variables: dict[str, str] | None = None
 ) -> Iterator[Server]:
-    """Run a program that listens on a port."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [str(part) for part in command],
-        env=ENVIRONMENT | (variables or {}),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        first_answer(port, path)
-        yield Server(port, [process.pid], (time.perf_counter() - started) * 1000)
-    finally:
-        process.terminate()
+    """Run a program that listens on a port. RuntimeError, with the last line of its messages, if it does not answer."""
+    with TemporaryFile() as messages:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            env=ENVIRONMENT | (variables or {}),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=messages,
+        )
         try:
-            process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            try:
+                first_answer(port, path, process)
+            except OSError as error:
+                messages.seek(0)
+                last = [b"nothing", *messages.read().splitlines()][-1].decode(errors="replace")
+                raise RuntimeError(f"{command[0]} does not answer on port {port}. Its last message: {last}") from error
+            yield Server(port, [process.pid], (time.perf_counter() - started) * 1000)
+        finally:
+            process.terminate()
+            try:
+                process.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import pytest
 from bench import chart
 from bench.load import Figures
 from bench.report import goals, written
+from bench.servers import program
 from tests.conftest import ROOT
 
 ROW = {"rate": 1000.0, "least": 900.0, "most": 1100.0, "cpu_us": 50.0, "p99_ms": 4.0, "errors": 0}
@@ -98,10 +99,10 @@ def test_the_chart_has_every_figure_as_text_within_its_bounds() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("wrk"), reason="the benchmark needs Linux and wrk")
 def test_echoip_is_measured_on_the_same_files(tmp_path: Path) -> None:
-    program = tmp_path / "echoip"
-    program.write_text(ECHOIP.format(python=sys.executable))
-    program.chmod(0o755)
-    code = f"import json; from bench.measures import echoip; print(json.dumps(echoip({str(program)!r})))"
+    path = tmp_path / "echoip"
+    path.write_text(ECHOIP.format(python=sys.executable))
+    path.chmod(0o755)
+    code = f"import json; from bench.measures import echoip; print(json.dumps(echoip({str(path)!r})))"
     command = [sys.executable, "-c", code]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"QUICK": "1"}, capture_output=True, text=True, check=True, timeout=120
@@ -111,3 +112,21 @@ def test_echoip_is_measured_on_the_same_files(tmp_path: Path) -> None:
     assert all(row["rate"] > 0 and row["per_cpu"] > 0 for row in rows.values())
     assert rows["echoip: 8.8.8.8"]["errors"] == rows["echoip: many addresses"]["errors"] == 0
     assert rows["geoip: 8.8.8.8"]["errors"] == 0
+
+
+def test_a_program_that_does_not_start_is_named_with_its_message() -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no such file')"]
+    message = r"python.* does not answer on port 1\. Its last message: no such file"
+    with pytest.raises(RuntimeError, match=message), program(command, 1):
+        pass
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("wrk"), reason="the benchmark needs Linux and wrk")
+def test_a_benchmark_with_a_program_that_is_missing_does_not_begin(tmp_path: Path) -> None:
+    missing = str(tmp_path / "echoip")
+    command = [sys.executable, "-m", "bench"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"ECHOIP": missing}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"ECHOIP={missing} is not a program: give the path of the one that you built\n"
