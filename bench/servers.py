@@ -130,6 +130,33 @@ def service(upstream: int | None, **more: str) -> Iterator[Server]:
 
 
 @contextmanager
+def same_files(binary: str) -> Iterator[dict[str, Server]]:
+    """Run the service and echoip on the same MMDB files: those of GEOIP_MMDB_CITY and GEOIP_MMDB_ASN, or the sample."""
+    port = free_port()
+    with TemporaryDirectory() as folder:
+        city, asn = (
+            os.environ.get(f"GEOIP_MMDB_{kind.upper()}") or sample(Path(folder) / f"{kind}.mmdb", f"GeoLite2-{kind}")
+            for kind in ("City", "ASN")
+        )
+        files = {"GEOIP_SOURCES": "mmdb", "GEOIP_MMDB_CITY": str(city), "GEOIP_MMDB_ASN": str(asn)}
+        # Echoip takes the names of countries only from the file of -f. That can be a file of cities.
+        command = [binary, "-l", f"127.0.0.1:{port}", "-f", city, "-c", city, "-a", asn]
+        with program(command, port, "/json?ip=8.8.8.8") as other, service(None, **files) as ours:
+            yield {"geoip": ours, "echoip": other}
+
+
+def sample(path: Path, kind: str) -> Path:
+    """Copy the app's sample to a file that names another type in its metadata; return the path.
+
+    Echoip refuses types that it does not know. It looks for cities and autonomous systems in files of different types.
+    """
+    # A byte with the length precedes a string (https://maxmind.github.io/MaxMind-DB/).
+    before, after = (bytes([0x40 + len(name)]) + name.encode() for name in ("DBIP-City-Lite-sample", kind))
+    path.write_bytes((ROOT / "app/sample.mmdb").read_bytes().replace(before, after))
+    return path
+
+
+@contextmanager
 def container(image: str, upstream: int) -> Iterator[tuple[str, Server]]:
     """Run the service in a container on the machine's own network; also return the container's name."""
     port = free_port()
