@@ -2,8 +2,9 @@
 
 local count = 0
 local path = ""
+-- All of 21.0.0.0/8 is in the app's sample, so that nobody answers 404.
 local function address(number)
-  return string.format("%s%d.%d.%d.%d", path, 20 + math.floor(number / 16777216), math.floor(number / 65536) % 256,
+  return string.format("%s%d.%d.%d.%d", path, 21 + math.floor(number / 16777216), math.floor(number / 65536) % 256,
     math.floor(number / 256) % 256, number % 256)
 end
 

@@ -23,10 +23,9 @@ from bench.servers import (
     container,
     docker,
     first_answer,
-    free_port,
     nginx,
     peer,
-    program,
+    same_files,
     service,
 )
 
@@ -151,14 +150,8 @@ def growth(upstream: int) -> Figures:
 
 def echoip(binary: str) -> Figures:
     """Measure echoip beside the service, both on the same MMDB files, with one address and with 16 million."""
-    sample = str(ROOT / "app/sample.mmdb")
-    city, asn = (os.environ.get(f"GEOIP_MMDB_{kind}", sample) for kind in ("CITY", "ASN"))
-    files = {"GEOIP_SOURCES": "mmdb", "GEOIP_MMDB_CITY": city, "GEOIP_MMDB_ASN": asn}
-    port = free_port()
-    command = [binary, "-l", f"127.0.0.1:{port}", "-c", city, "-a", asn]
-    with program(command, port, "/json?ip=8.8.8.8") as other, service(None, **files) as ours:
-        servers, paths = {"geoip": ours, "echoip": other}, {"echoip": "/json?ip="}
-        rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, float]] = {}
+    with same_files(binary) as both:
         for what, addresses in (("8.8.8.8", 0), ("many addresses", MANY)):
-            rows |= {f"{name}: {what}": row for name, row in in_turns(servers, addresses, paths).items()}
+            rows |= {f"{name}: {what}": row for name, row in in_turns(both, addresses, {"echoip": "/json?ip="}).items()}
     return {"echoip": {name: row | {"per_cpu": 1e6 / max(row["cpu_us"], 1)} for name, row in rows.items()}}

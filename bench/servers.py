@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -59,8 +59,8 @@ def free_port() -> int:
     return port
 
 
-def first_answer(port: int, path: str) -> tuple[dict[str, str], bytes]:
-    """Ask until the server answers; return headers and body."""
+def first_answer(port: int, path: str, process: subprocess.Popen[bytes] | None = None) -> tuple[dict[str, str], bytes]:
+    """Ask until the server answers; return headers and body. OSError if it does not, or if its process ends before."""
     deadline = time.monotonic() + LIMIT
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
@@ -69,7 +69,7 @@ def first_answer(port: int, path: str) -> tuple[dict[str, str], bytes]:
             answer = connection.getresponse()
             return dict(answer.getheaders()), answer.read()
         except OSError:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or (process and process.poll() is not None):
                 raise
             time.sleep(0.002)
         finally:
@@ -86,25 +86,31 @@ def settings(port: int, upstream: int | None, **more: str) -> dict[str, str]:
 def program(
     command: Sequence[str | Path], port: int, path: str = "/?ip=8.8.8.8", variables: dict[str, str] | None = None
 ) -> Iterator[Server]:
-    """Run a program that listens on a port."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [str(part) for part in command],
-        env=ENVIRONMENT | (variables or {}),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        first_answer(port, path)
-        yield Server(port, [process.pid], (time.perf_counter() - started) * 1000)
-    finally:
-        process.terminate()
+    """Run a program that listens on a port. RuntimeError, with the last line of its messages, if it does not answer."""
+    with TemporaryFile() as messages:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            env=ENVIRONMENT | (variables or {}),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=messages,
+        )
         try:
-            process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            try:
+                first_answer(port, path, process)
+            except OSError as error:
+                messages.seek(0)
+                last = [b"nothing", *messages.read().splitlines()][-1].decode(errors="replace")
+                raise RuntimeError(f"{command[0]} does not answer on port {port}. Its last message: {last}") from error
+            yield Server(port, [process.pid], (time.perf_counter() - started) * 1000)
+        finally:
+            process.terminate()
+            try:
+                process.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 @contextmanager
@@ -121,6 +127,33 @@ def service(upstream: int | None, **more: str) -> Iterator[Server]:
     port = free_port()
     with program([sys.executable, "-m", "app"], port, "/healthz", settings(port, upstream, **more)) as server:
         yield server
+
+
+@contextmanager
+def same_files(binary: str) -> Iterator[dict[str, Server]]:
+    """Run the service and echoip on the same MMDB files: those of GEOIP_MMDB_CITY and GEOIP_MMDB_ASN, or the sample."""
+    port = free_port()
+    with TemporaryDirectory() as folder:
+        city, asn = (
+            os.environ.get(f"GEOIP_MMDB_{kind.upper()}") or sample(Path(folder) / f"{kind}.mmdb", f"GeoLite2-{kind}")
+            for kind in ("City", "ASN")
+        )
+        files = {"GEOIP_SOURCES": "mmdb", "GEOIP_MMDB_CITY": str(city), "GEOIP_MMDB_ASN": str(asn)}
+        # Echoip takes the names of countries only from the file of -f. That can be a file of cities.
+        command = [binary, "-l", f"127.0.0.1:{port}", "-f", city, "-c", city, "-a", asn]
+        with program(command, port, "/json?ip=8.8.8.8") as other, service(None, **files) as ours:
+            yield {"geoip": ours, "echoip": other}
+
+
+def sample(path: Path, kind: str) -> Path:
+    """Copy the app's sample to a file that names another type in its metadata; return the path.
+
+    Echoip refuses types that it does not know. It looks for cities and autonomous systems in files of different types.
+    """
+    # A byte with the length precedes a string (https://maxmind.github.io/MaxMind-DB/).
+    before, after = (bytes([0x40 + len(name)]) + name.encode() for name in ("DBIP-City-Lite-sample", kind))
+    path.write_bytes((ROOT / "app/sample.mmdb").read_bytes().replace(before, after))
+    return path
 
 
 @contextmanager

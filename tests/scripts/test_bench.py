@@ -1,18 +1,27 @@
-"""The benchmark's report, its chart, and the comparison with echoip. A program with echoip's interface stands in."""
+"""The benchmark's report, its chart, and the comparison with echoip.
+
+A stand-in has echoip's interface. With ECHOIP=path of echoip, echoip itself is tested as well.
+"""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
+import httpx
+import maxminddb
 import pytest
 
 from bench import chart
 from bench.load import Figures
 from bench.report import goals, written
+from bench.servers import Server, same_files
+from bench.servers import program as running
 from tests.conftest import ROOT
 
 ROW = {"rate": 1000.0, "least": 900.0, "most": 1100.0, "cpu_us": 50.0, "p99_ms": 4.0, "errors": 0}
@@ -28,28 +37,23 @@ MACHINE = {"cores": 2, "cpu": "a processor", "load": 1.5}
 REPORT = {"date": "2026-01-01", "machine": MACHINE, "versions": {"wrk": "4"}, "server": "Python 3", "rounds": 5}
 REPORT |= {"seconds": 3.0, "figures": FIGURES}
 
-# It takes echoip's options, and answers /json?ip=ADDRESS.
-ECHOIP = """\
-#!{python}
-import argparse, http.server, pathlib
-parser = argparse.ArgumentParser()
-for option in ("-l", "-c", "-a"):
-    parser.add_argument(option, required=True)
-options = parser.parse_args()
-assert all(pathlib.Path(path).is_file() for path in (options.c, options.a))
+# Our names of the fields, and echoip's.
+FIELDS = {"isp": "asn_org", "latitude": "latitude", "longitude": "longitude", "city": "city", "region": "region_name"}
+FIELDS |= {"country": "country", "country_code": "country_iso", "postal_code": "zip_code", "timezone": "time_zone"}
+needs_wrk = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("wrk"), reason="the benchmark needs Linux and wrk"
+)
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        path, _, query = self.path.partition("?ip=")
-        self.send_response(200 if path == "/json" and query else 404)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{{}}")
 
-host, _, port = options.l.partition(":")
-http.server.ThreadingHTTPServer((host, int(port)), Handler).serve_forever()
-"""
+@pytest.fixture(params=["stand-in", "echoip"])
+def program(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The stand-in, and echoip itself if ECHOIP names it."""
+    if request.param == "echoip":
+        return os.environ.get("ECHOIP") or pytest.skip("it needs ECHOIP=path of echoip")
+    path = tmp_path / "echoip"
+    path.write_text(f"#!{sys.executable}\n" + (Path(__file__).parent / "echoip.py").read_text())
+    path.chmod(0o755)
+    return str(path)
 
 
 @pytest.mark.parametrize(
@@ -95,13 +99,30 @@ def test_the_chart_has_every_figure_as_text_within_its_bounds() -> None:
         assert 0 < float(circle.attrib["cy"]) < height
 
 
+def ask(server: Server, target: str) -> dict[str, Any]:
+    answer = httpx.get(f"http://127.0.0.1:{server.port}{target}", timeout=15, trust_env=False).raise_for_status()
+    fields: dict[str, Any] = answer.json()
+    return fields
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("wrk"), reason="the benchmark needs Linux and wrk")
-def test_echoip_is_measured_on_the_same_files(tmp_path: Path) -> None:
-    program = tmp_path / "echoip"
-    program.write_text(ECHOIP.format(python=sys.executable))
-    program.chmod(0o755)
-    code = f"import json; from bench.measures import echoip; print(json.dumps(echoip({str(program)!r})))"
+def test_echoip_gives_the_same_answers_from_the_same_files(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GEOIP_MMDB_CITY", "GEOIP_MMDB_ASN"):
+        monkeypatch.delenv(name, raising=False)
+    with maxminddb.open_database(ROOT / "app/sample.mmdb") as sample:
+        some = [network.network_address for network, _ in islice(sample, 0, None, 40)]
+    with same_files(program) as servers:
+        for address in (*some, "8.8.8.8", "21.0.0.0", "21.255.255.255"):
+            ours = ask(servers["geoip"], f"/?ip={address}")
+            theirs = ask(servers["echoip"], f"/json?ip={address}")
+            assert {name: ours[name] for name in FIELDS} == {name: theirs.get(FIELDS[name]) for name in FIELDS}
+            assert f"AS{ours['asn']}" == theirs["asn"]
+
+
+@pytest.mark.slow
+@needs_wrk
+def test_echoip_is_measured_beside_the_service(program: str) -> None:
+    code = f"import json; from bench.measures import echoip; print(json.dumps(echoip({program!r})))"
     command = [sys.executable, "-c", code]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"QUICK": "1"}, capture_output=True, text=True, check=True, timeout=120
@@ -109,5 +130,22 @@ def test_echoip_is_measured_on_the_same_files(tmp_path: Path) -> None:
     rows = json.loads(done.stdout.splitlines()[-1])["echoip"]
     assert set(rows) == {f"{name}: {what}" for name in ("geoip", "echoip") for what in ("8.8.8.8", "many addresses")}
     assert all(row["rate"] > 0 and row["per_cpu"] > 0 for row in rows.values())
-    assert rows["echoip: 8.8.8.8"]["errors"] == rows["echoip: many addresses"]["errors"] == 0
-    assert rows["geoip: 8.8.8.8"]["errors"] == 0
+    assert [row["errors"] for row in rows.values()] == [0, 0, 0, 0]
+
+
+def test_a_program_that_does_not_start_is_named_with_its_message() -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no such file')"]
+    message = r"python.* does not answer on port 1\. Its last message: no such file"
+    with pytest.raises(RuntimeError, match=message), running(command, 1):
+        pass
+
+
+@needs_wrk
+def test_a_benchmark_with_a_program_that_is_missing_does_not_begin(tmp_path: Path) -> None:
+    missing = str(tmp_path / "echoip")
+    command = [sys.executable, "-m", "bench"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"ECHOIP": missing}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"ECHOIP={missing} is not a program: give the path of the one that you built\n"
