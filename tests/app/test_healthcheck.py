@@ -214,18 +214,30 @@ def test_it_imports_next_to_nothing() -> None:
     # Python 3.15 has a module that is missing from its own list.
     known = sys.stdlib_module_names | {"_missing_stdlib_info"}
     assert {name.partition(".")[0] for name in imported} - known == {"app"}
+    if sys.version_info[:2] == (3, 14):
+        imported -= {"dataclasses"}  # argparse and logging of Python 3.14 import it, for the colours of a terminal
     assert not {"ssl", "_ssl", "asyncio", "http", "email", "json", "ipaddress", "dataclasses", "typing"} & imported
     assert len(imported) < 80
 
 
-def cpu_time(*arguments: str, port: int, runs: int = 3) -> float:
-    """Seconds of CPU time of a run of Python: the least of some, since other programs can only add to it."""
+def cpu_time(*arguments: str, port: int, bytecode: Path, runs: int = 3) -> float:
+    """Seconds of CPU time of a run of Python: the least of some, since other programs can only add to it.
+
+    The first run compiles what it imports into the folder `bytecode`: a user cannot always write beside the library.
+    """
     found = []
     for _ in range(runs):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
             [sys.executable, *arguments],
-            env=environment(PYTHONPATH=ROOT, PORT=port, COVERAGE_PROCESS_START="", COVERAGE_PROCESS_CONFIG=""),
+            env=environment(
+                PYTHONPATH=ROOT,
+                PYTHONDONTWRITEBYTECODE="",
+                PYTHONPYCACHEPREFIX=bytecode,
+                PORT=port,
+                COVERAGE_PROCESS_START="",
+                COVERAGE_PROCESS_CONFIG="",
+            ),
             check=True,
             timeout=20,
         )
@@ -234,10 +246,10 @@ def cpu_time(*arguments: str, port: int, runs: int = 3) -> float:
     return min(found)
 
 
-def test_it_costs_little_beside_the_start_of_python(serve: Serve) -> None:
+def test_it_costs_little_beside_the_start_of_python(serve: Serve, tmp_path: Path) -> None:
     """60 ms where Python starts in 40 and imports the service in 500: a ratio, since machines differ."""
     port = serve().port
-    start = cpu_time("-c", "pass", port=port)
-    whole = cpu_time("-c", "import app.server", port=port, runs=2)
-    own = cpu_time("-m", "app", "healthcheck", port=port) - start
+    start = cpu_time("-c", "pass", port=port, bytecode=tmp_path)
+    whole = cpu_time("-c", "import app.server", port=port, bytecode=tmp_path, runs=2)
+    own = cpu_time("-m", "app", "healthcheck", port=port, bytecode=tmp_path) - start
     assert own < 0.15 * (whole - start), f"{own * 1000:.0f} ms of {(whole - start) * 1000:.0f} ms"

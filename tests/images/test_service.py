@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -287,12 +288,13 @@ class SharedCache:
 
     def _answer(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls:
-            connection = self._tls.wrap_socket(connection, server_side=True)
-        with connection, connection.makefile("rb") as commands:
-            while header := commands.readline():
-                words = [commands.read(int(commands.readline()[1:]) + 2)[:-2] for _ in range(int(header[1:]))]
-                connection.sendall(self._reply(words))
+        with suppress(OSError):  # the service gives up after 50 ms, on a busy machine in the middle of a handshake
+            if self._tls:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            with connection, connection.makefile("rb") as commands:
+                while header := commands.readline():
+                    words = [commands.read(int(commands.readline()[1:]) + 2)[:-2] for _ in range(int(header[1:]))]
+                    connection.sendall(self._reply(words))
 
     def _reply(self, words: list[bytes]) -> bytes:
         match words:

@@ -8,7 +8,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
-from shutil import copy, copytree
+from shutil import copy, copytree, which
 
 import pytest
 import yaml
@@ -202,6 +202,7 @@ def test_the_supported_pythons_are_the_same_everywhere() -> None:
     assert project["tool"]["mypy"]["python_version"] == pythons[0]
 
 
+@pytest.mark.skipif(not which("git"), reason="git is not installed")
 def test_a_checkout_of_git_for_windows_has_the_same_line_ends(tmp_path: Path) -> None:
     origin, clone = tmp_path / "origin", tmp_path / "clone"
     origin.mkdir()
