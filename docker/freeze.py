@@ -43,7 +43,7 @@ OTHER_SYSTEMS = re.compile(r"win(32|dows|console)|msvc|macos")
 
 def locked(lock: Path) -> Iterator[Requirement]:
     """The packages of `lock`, a requirements.txt with hashes, that are for this system and this Python."""
-    for line in re.findall(r"^[\w.-]+(?:\[.*?\])?==[^\\#\n]*", lock.read_text(), re.MULTILINE):
+    for line in re.findall(r"^[\w.-]+(?:\[.*?\])?(?:==| *@ )(?:(?! #)[^\\\n])*", lock.read_text(), re.MULTILINE):
         requirement = Requirement(line.partition(" --hash")[0])
         if not requirement.marker or requirement.marker.evaluate():
             yield requirement
@@ -117,6 +117,8 @@ def _not_found(kept: set[str], warnings: str) -> Iterator[str]:
             needed.setdefault(top, set()).update(importers)
         elif name == top and top not in sys.stdlib_module_names and not top.startswith("pyimod"):
             optional.add(top)
+    if {"zoneinfo", "tzdata"} & kept == {"zoneinfo"}:
+        yield "not found: tzdata, without which no time zone is known where the base has none, as in scratch"
     for top, importers in sorted(needed.items()):
         yield f"not found: {top}, without which these cannot be imported: {', '.join(sorted(importers))}"
     if optional := optional - needed.keys():
