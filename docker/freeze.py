@@ -74,6 +74,19 @@ def entry(module: str, work: Path) -> str:
     return str(script)
 
 
+def modules(names: Iterable[str]) -> list[str]:
+    """The modules that `names` mean: each is a module, or a package as a lock names it. ValueError: one is neither."""
+    owners = packages_distributions()
+    found = []
+    for name in names:
+        owned = [module for module in owners if canonicalize_name(name) in map(canonicalize_name, owners[module])]
+        meant = [name] if find_spec(name.partition(".")[0]) else owned
+        if not meant:
+            raise ValueError(f"WHOLE names {name}, which is neither a module nor a package of the lock")
+        found += meant
+    return found
+
+
 def not_locked(lock: Path) -> list[str]:
     """The installed modules that are not of a package in `lock`: the build needs them, and the app does not."""
     names = {canonicalize_name(requirement.name) for requirement in locked(lock)}

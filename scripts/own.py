@@ -158,8 +158,9 @@ def stage(project: Path, module: str, base: str, folder: Path) -> None:
 
 def last_line(text: str) -> str:
     """The last line, or the last exception, with the two lines in which it may explain itself."""
-    # PyInstaller's program adds a line of its own, [PYI-1:ERROR], to an exception.
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("[PYI-")]
+    # PyInstaller's program adds a line to an exception, and docker run two to an error.
+    added = ("[PYI-", "Usage:  docker run", "Run 'docker run --help'")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(added)]
     raised = r"[\w.]+(Error|Exception|NotFound|ImproperlyConfigured)\b"
     for number in reversed(range(len(lines))):
         if re.match(raised, lines[number]):
@@ -186,7 +187,9 @@ def explain(log: str, base: str) -> str:
     if unhashed := re.search(r"Hashes are required in --require-hashes mode.*\n(?:#\S+ [\d.]+ +(\S+))?", log):
         return f"{unhashed[1] or 'a package'} has no hash in the lock: make the lock again with --generate-hashes"
     lines = [re.sub(r"^(#\d+ )?[\d.]+ +", "", line) for line in log.splitlines()]
-    said = [line for line in lines if re.search(r"(?i)\b\w*error\b", line) and "did not complete" not in line]
+    # The engine shows the lines of the Dockerfile, with their numbers, and names the step that failed.
+    engines = r"^ *\d+ \||did not complete"
+    said = [line for line in lines if re.search(r"(?i)\b\w*error\b", line) and not re.search(engines, line)]
     return said[-1].strip() if said else last_line(log)
 
 
@@ -213,9 +216,17 @@ def build(engine: list[str], options: list[str], folder: Path, base: str) -> str
     return image.read_text()
 
 
+def options_of(variable: str) -> list[str]:
+    """The options in a variable. OwnError: a quotation mark is missing."""
+    try:
+        return shlex.split(os.environ.get(variable, ""))
+    except ValueError as error:
+        raise OwnError(f"{variable} cannot be read: {error}") from error
+
+
 def try_out(engine: list[str], image: str, module: str, base: str) -> None:
     """Run it for some seconds as it is meant to run. OwnError: it ends."""
-    options = shlex.split(os.environ.get("RUN", ""))
+    options = options_of("RUN")
     started = run(*engine, "run", "--detach", *HARDENED, "--volume=/data", *options, image)
     container = last_line(started.stdout)
     if started.returncode:
@@ -258,7 +269,9 @@ def pack(engine: list[str], app: str, module: str, base: str) -> None:
     """Make the image, and say what it is. OwnError: why it cannot be made."""
     if not (app and module and base):
         raise OwnError(f"usage: make own APP=path/to/project MODULE=package.module BASE=… (one of {', '.join(BASES)})")
-    project = Path(app).resolve()
+    if not shutil.which(engine[0]):
+        raise OwnError(f"there is no program {engine[0]!r}: install it, or name another with ENGINE=podman")
+    project = Path(app).expanduser().resolve()  # not every shell expands APP=~/project
     if not project.is_dir():
         raise OwnError(f"there is no folder {project}: APP=path/to/project")
     if base not in BASES:
@@ -267,7 +280,7 @@ def pack(engine: list[str], app: str, module: str, base: str) -> None:
     tag = f"{project_name(project)}:{base}"
     folder = ROOT / "build/own" / tag.replace(":", "-")
     stage(project, module, base, folder)
-    options = shlex.split(os.environ.get("BUILD_OPTIONS", ""))
+    options = options_of("BUILD_OPTIONS")
     if "podman" in engine[0]:  # with SELinux, its steps cannot read the lock that they mount
         options += ["--security-opt", "label=disable"]
     if base in FROZEN and (whole := os.environ.get("WHOLE")):

@@ -119,6 +119,27 @@ def test_a_module_that_ends_at_once(tmp_path: Path, code: str, said: str) -> Non
     assert said in refusal(project(tmp_path, code=code))
 
 
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"RUN": "--unknown"}, "main does not start: unknown flag: --unknown"),
+        ({"RUN": "--env 'A=1"}, "RUN cannot be read: No closing quotation"),
+        ({"BUILD_OPTIONS": "--build-arg 'A=1"}, "BUILD_OPTIONS cannot be read: No closing quotation"),
+        ({"ENGINE": "no-engine"}, "there is no program 'no-engine': install it, or name another with ENGINE=podman"),
+    ],
+    ids=["run", "run quotation", "build quotation", "engine"],
+)
+def test_a_variable_that_is_wrong(tmp_path: Path, variables: dict[str, str], said: str) -> None:
+    result = own(project(tmp_path), "main", "slim", **variables)
+    assert (result.returncode, result.stderr) == (2, f"{said}\n")
+
+
+def test_whole_names_a_package_that_is_not_there(tmp_path: Path) -> None:
+    result = own(project(tmp_path), "main", "distroless", WHOLE="shop")
+    assert result.returncode == 2
+    assert result.stderr.startswith("ValueError: WHOLE names shop, which is neither a module nor a package of the lock")
+
+
 def test_a_job_may_end_at_once(tmp_path: Path) -> None:
     path = project(tmp_path, code="print('done')\n")
     try:

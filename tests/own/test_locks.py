@@ -164,12 +164,12 @@ def wheel(tmp_path: Path) -> Iterator[tuple[str, str]]:
     server.server_close()
 
 
-def sells(folder: Path, lock: str) -> Path:
+def sells(folder: Path, lock: str, code: str = "from own_shop import NAME") -> Path:
     """A project that imports own-shop."""
     path = folder / "own-locked"
     path.mkdir()
     (path / "requirements.txt").write_text(lock)
-    (path / "main.py").write_text("import time\n\nfrom own_shop import NAME\n\nprint(NAME)\ntime.sleep(60)\n")
+    (path / "main.py").write_text(f"{code}\nimport time\ntime.sleep(60)\n")
     return path
 
 
@@ -193,3 +193,14 @@ def test_a_wheel_that_the_lock_names_by_its_url(tmp_path: Path, base: str, wheel
     result = own(sells(tmp_path, f"own-shop @ {url} {digest}\n"), "main", base, BUILD_OPTIONS="--network=host")
     assert result.returncode == 0, result.stderr
     docker("image", "rm", f"own-locked:{base}")
+
+
+def test_whole_takes_a_package_by_its_name_in_the_lock(tmp_path: Path, wheel: tuple[str, str]) -> None:
+    """The app's own module named freeze does not get in the way of the spec's."""
+    url, digest = wheel
+    code = "import freeze, importlib\nassert freeze.NAME\nimportlib.import_module('own_' + 'shop')"
+    path = sells(tmp_path, f"own-shop @ {url} {digest}\n", code)
+    (path / "freeze.py").write_text("NAME = 'ours'\n")
+    result = own(path, "main", "distroless", WHOLE="own-shop", BUILD_OPTIONS="--network=host")
+    assert result.returncode == 0, result.stderr
+    docker("image", "rm", "own-locked:distroless")
