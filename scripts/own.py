@@ -46,7 +46,7 @@ def read(file: Path) -> str:
 
 
 def toml(file: Path) -> dict[str, Any]:
-    """What a TOML file says. OwnError: it is damaged."""
+    """The tables of a TOML file. OwnError: it is damaged."""
     try:
         return tomllib.loads(read(file))
     except tomllib.TOMLDecodeError as error:
@@ -194,7 +194,7 @@ def explain(log: str, base: str) -> str:
 
 
 def advice(said: str, base: str) -> str:
-    """What to do about an app that ended, in a few words."""
+    """The cure for an app that ended, in a few words."""
     if "No module named" in said:
         unseen = ", or the analysis did not see it (WHOLE='NAME' takes a package in)" if base in FROZEN else ""
         return f"it is not in the lock, or this Python lacks it{unseen}"
