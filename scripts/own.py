@@ -189,7 +189,7 @@ def explain(log: str, base: str) -> str:
     lines = [re.sub(r"^(#\d+ )?[\d.]+ +", "", line) for line in log.splitlines()]
     # The engine shows the lines of the Dockerfile, with their numbers, and names the step that failed.
     engines = r"^ *\d+ \||did not complete"
-    said = [line for line in lines if re.search(r"(?i)\b\w*error\b", line) and not re.search(engines, line)]
+    said = [line for line in lines if re.search(r"(?i)\b\w*error\b|^E: ", line) and not re.search(engines, line)]
     return said[-1].strip() if said else last_line(log)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.own import OwnError, check_module, project_name, stage
+from scripts.own import OwnError, check_module, explain, project_name, stage
 from tests.conftest import ROOT
 from tests.own.conftest import docker, own
 
@@ -154,6 +154,24 @@ def test_a_frozen_module_without_a_guard_is_not_run_by_its_build(tmp_path: Path)
         assert own(path, "main", "distroless").returncode == 0
     finally:
         docker("image", "rm", "own-refused:distroless")
+
+
+FAILED = """
+#8 ERROR: process "/bin/sh -c step" did not complete successfully: exit code: 1
+  31 | >>>     pyinstaller --log-level ERROR --distpath /image freezing/app.spec
+ERROR: failed to build: failed to solve: process "/bin/sh -c step" did not complete successfully: exit code: 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("#12 0.935 AttributeError: no attribute 'entry'", "AttributeError: no attribute 'entry'"),
+        ("#8 74.10 E: Unable to locate package binutils", "E: Unable to locate package binutils"),
+    ],
+)
+def test_a_step_that_fails_is_explained_by_what_it_said(line: str, said: str) -> None:
+    assert explain(line + FAILED, "distroless") == said
 
 
 def test_make_says_how_it_is_called() -> None:
