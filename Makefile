@@ -131,7 +131,7 @@ test-arm64: .venv/images.lock .venv/app.lock ## build and test four images for a
 .PHONY: images stop reproduce test-images test-arm64
 
 # Your own app
-own: .venv/pip $(if $(wildcard $(APP)/uv.lock),.venv/lint.lock) ## pack your own app: APP=path MODULE=package.module BASE=scratch
+own: .venv/pip $(if $(wildcard $(subst $() ,\ ,$(APP))/uv.lock),.venv/lint.lock) ## pack your own app: APP=path MODULE=package.module BASE=scratch
 	@ENGINE='$(ENGINE)' $(BIN)/python -m scripts.own "$$APP" "$$MODULE" "$$BASE"
 test-own: .venv/images.lock .venv/lint.lock ## pack each of examples/ on every base, and test it (some minutes)
 	$(BIN)/pytest tests/own --durations 5

@@ -43,7 +43,7 @@ OTHER_SYSTEMS = re.compile(r"win(32|dows|console)|msvc|macos")
 
 def locked(lock: Path) -> Iterator[Requirement]:
     """The packages of `lock`, a requirements.txt with hashes, that are for this system and this Python."""
-    for line in re.findall(r"^[\w.-]+(?:\[.*?\])?==[^\\#\n]*", lock.read_text(), re.MULTILINE):
+    for line in re.findall(r"^[\w.-]+(?:\[.*?\])?(?:==| *@ )(?:(?! #)[^\\\n])*", lock.read_text(), re.MULTILINE):
         requirement = Requirement(line.partition(" --hash")[0])
         if not requirement.marker or requirement.marker.evaluate():
             yield requirement
@@ -72,6 +72,19 @@ def entry(module: str, work: Path) -> str:
     script = work / "run.py"
     script.write_text(f'import runpy\n\nrunpy.run_module("{module}", run_name="__main__", alter_sys=True)\n')
     return str(script)
+
+
+def modules(names: Iterable[str]) -> list[str]:
+    """The modules that `names` mean: each is a module, or a package as a lock names it. ValueError: one is neither."""
+    owners = packages_distributions()
+    found = []
+    for name in names:
+        owned = [module for module in owners if canonicalize_name(name) in map(canonicalize_name, owners[module])]
+        meant = [name] if find_spec(name.partition(".")[0]) else owned
+        if not meant:
+            raise ValueError(f"WHOLE names {name}, which is neither a module nor a package of the lock")
+        found += meant
+    return found
 
 
 def not_locked(lock: Path) -> list[str]:
@@ -117,6 +130,8 @@ def _not_found(kept: set[str], warnings: str) -> Iterator[str]:
             needed.setdefault(top, set()).update(importers)
         elif name == top and top not in sys.stdlib_module_names and not top.startswith("pyimod"):
             optional.add(top)
+    if {"zoneinfo", "tzdata"} & kept == {"zoneinfo"}:
+        yield "not found: tzdata, without which no time zone is known where the base has none, as in scratch"
     for top, importers in sorted(needed.items()):
         yield f"not found: {top}, without which these cannot be imported: {', '.join(sorted(importers))}"
     if optional := optional - needed.keys():

@@ -37,40 +37,88 @@ def run(*command: str, limit: float = 60) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit)
 
 
+def read(file: Path) -> str:
+    """Its text. OwnError: it is not UTF-8, as what PowerShell writes may be."""
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise OwnError(f"{file} is not UTF-8: save it as UTF-8") from error
+
+
+def toml(file: Path) -> dict[str, Any]:
+    """The tables of a TOML file. OwnError: it is damaged."""
+    try:
+        return tomllib.loads(read(file))
+    except tomllib.TOMLDecodeError as error:
+        raise OwnError(f"{file} cannot be read: {error}") from error
+
+
 def project_name(project: Path) -> str:
     """The name in pyproject.toml, or the folder's, as an image may be called."""
     file = project / "pyproject.toml"
-    name = tomllib.loads(file.read_text()).get("project", {}).get("name") if file.exists() else None
+    name = toml(file).get("project", {}).get("name") if file.exists() else None
     return re.sub(r"[^a-z0-9]+", "-", (name or project.name).lower()).strip("-") or "app"
 
 
 def requirements(project: Path) -> str:
-    """The project's lock as a requirements.txt with hashes. OwnError: it has none."""
+    """The project's lock as a requirements.txt with hashes. OwnError: it has none, or one for only a part of it."""
+    lock = exported(project)
+    if part := re.search(UNHASHED, lock, re.MULTILINE):
+        raise OwnError(
+            f"the lock of {project} names a folder or a repository, which has no hash: {part[0]} "
+            "(uv export --no-emit-project leaves the project itself out; of another package, lock a wheel)"
+        )
+    return lock
+
+
+UNHASHED = r"^(?:-e|--editable|\.|/|file:|\w+\+|[\w.-]+(?:\[.*?\])? *@ *(?:file:|\w+\+)).*?(?= ;| \\|$)"
+"""A line of a requirements.txt that names a folder or a repository."""
+
+
+def exported(project: Path) -> str:
     file = project / "requirements.txt"
-    if file.exists() and "--hash=" in file.read_text():
-        return file.read_text()
+    if file.exists() and "--hash=" in (lock := read(file)):
+        return lock
     if (project / "uv.lock").exists():
         command = "export --quiet --frozen --no-dev --no-emit-project --no-header --no-annotate"
         command += " --format requirements-txt --directory"
-        exported = run(shutil.which("uv") or str(ROOT / ".venv/bin/uv"), *command.split(), str(project))
-        if exported.returncode:
-            raise OwnError(f"{project}/uv.lock cannot be read: {last_line(exported.stdout)}")
-        return exported.stdout
+        result = run(shutil.which("uv") or str(ROOT / ".venv/bin/uv"), *command.split(), str(project))
+        if result.returncode:
+            raise OwnError(f"{project}/uv.lock cannot be read: {last_line(result.stdout)}")
+        return result.stdout
     if (project / "pylock.toml").exists():
-        packages = tomllib.loads((project / "pylock.toml").read_text()).get("packages", [])
-        return "\n".join(pinned(package) for package in packages if "directory" not in package) + "\n"
+        lock_file = toml(project / "pylock.toml")
+        groups = lock_file.get("default-groups", [])
+        packages = [package for package in lock_file.get("packages", []) if not is_project(package)]
+        return "".join(f"{pinned(package, groups)}\n" for package in packages)
     raise OwnError(
         f"{project} has no lock with hashes (requirements.txt, uv.lock or pylock.toml): "
         "uv pip compile --universal --generate-hashes pyproject.toml -o requirements.txt writes one"
     )
 
 
-def pinned(package: dict[str, Any]) -> str:
-    """A package of a pylock.toml as a line of a requirements.txt."""
-    files = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
-    hashes = [f"--hash=sha256:{file['hashes']['sha256']}" for file in files]
-    marker = f" ; {package['marker']}" if "marker" in package else ""
-    return " \\\n    ".join([f"{package['name']}=={package['version']}{marker}", *hashes])
+def is_project(package: dict[str, Any]) -> bool:
+    """Whether a package of a pylock.toml is the project itself."""
+    return "directory" in package and Path(package["directory"]["path"]) == Path()
+
+
+def pinned(package: dict[str, Any], groups: list[str]) -> str:
+    """A package of a pylock.toml as a line of a requirements.txt. `groups` are those that are installed by default."""
+    if "directory" in package:
+        return f"-e {package['directory']['path']}"
+    if "vcs" in package:
+        return f"{package['name']} @ {package['vcs']['type']}+{package['vcs'].get('url', 'file:')}"
+    archive = package.get("archive")
+    version = f" @ {archive.get('url', 'file:')}" if archive else f"=={package.get('version')}"
+    files = [*package.get("wheels", []), *(package[kind] for kind in ("sdist", "archive") if kind in package)]
+    hashes = [f"--hash=sha256:{file['hashes']['sha256']}" for file in files if "sha256" in file.get("hashes", {})]
+    # A requirements.txt knows neither groups nor extras: put what is always true, or never, in their place.
+    chosen = re.sub(
+        r"""(["'])([^"']*)\1 in (?:dependency_groups|extras)""",
+        lambda match: f"python_version {'>=' if match[2] in groups else '<'} '0'",
+        package.get("marker", ""),
+    )
+    return " \\\n    ".join([f"{package['name']}{version}{chosen and f' ; {chosen}'}", *hashes])
 
 
 def check_module(project: Path, module: str) -> None:
@@ -96,8 +144,10 @@ def stage(project: Path, module: str, base: str, folder: Path) -> None:
     (folder / "requirements.txt").write_text(lock)
     recipe = (RECIPES / f"{base}.Dockerfile").read_text()
     (folder / "Dockerfile").write_text(recipe.replace("your.module", module))
-    if not (folder / ".dockerignore").exists():
-        (folder / ".dockerignore").write_text(ignored)
+    own_ignored = folder / ".dockerignore"
+    # An allowlist does not know what is added here.
+    ignored = f"{read(own_ignored)}\n!requirements.txt\n!freezing\n" if own_ignored.exists() else ignored
+    own_ignored.write_text(ignored)
     if base in FROZEN:
         (folder / "freezing").mkdir(exist_ok=True)
         for file in (RECIPES / "app.spec", ROOT / "docker/freeze.py", ROOT / "requirements/freeze.txt"):
@@ -107,10 +157,15 @@ def stage(project: Path, module: str, base: str, folder: Path) -> None:
 
 
 def last_line(text: str) -> str:
-    """The last line, or that of the exception, which a traceback may explain further below."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|NotFound|ImproperlyConfigured)\b", line)]
-    return (raised or lines or ["it said nothing"])[-1]
+    """The last line, or the last exception, with the two lines in which it may explain itself."""
+    # PyInstaller's program adds a line to an exception, and docker run two to an error.
+    added = ("[PYI-", "Usage:  docker run", "Run 'docker run --help'")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(added)]
+    raised = r"[\w.]+(Error|Exception|NotFound|ImproperlyConfigured)\b"
+    for number in reversed(range(len(lines))):
+        if re.match(raised, lines[number]):
+            return " ".join(lines[number : number + 3])
+    return lines[-1] if lines else "it said nothing"
 
 
 def explain(log: str, base: str) -> str:
@@ -118,30 +173,60 @@ def explain(log: str, base: str) -> str:
     if "DO NOT MATCH THE HASHES" in log:
         package = re.search(r"^#\S+ [\d.]+ +(\S+)(?: from .*)?:?$\n.*Expected sha256", log, re.MULTILINE)
         name = package[1] if package else "a package"
-        return f"{name} does not have the hash of the lock: find out why, then make the lock again"
+        return (
+            f"{name} does not have a hash of the lock: the file was changed, or the lock is for another system or "
+            "Python, as pip lock writes it; find out which, then make it again (uv pip compile --universal "
+            "--generate-hashes)"
+        )
     if missing := re.search(r"No matching distribution found for (\S+)", log):
         libc = "musl (try BASE=distroless)" if base == "scratch" else "this Python"
-        return f"{missing[1]} has no wheel for {libc}: take a version that has one, or build the wheel yourself"
+        line = f"{missing[1]} has no wheel for {libc}: take a version that has one, or build the wheel yourself"
+        if "(from versions: none)" in log:
+            line += "; if it is a private package, give the build its index (docs/your-own-app.md, Symptoms)"
+        return line
     if unhashed := re.search(r"Hashes are required in --require-hashes mode.*\n(?:#\S+ [\d.]+ +(\S+))?", log):
         return f"{unhashed[1] or 'a package'} has no hash in the lock: make the lock again with --generate-hashes"
-    lines = [re.sub(r"^#\d+ [\d.]+ ", "", line) for line in log.splitlines()]
-    said = [line for line in lines if re.search(r"(?i)\b\w*error\b", line) and "did not complete" not in line]
+    lines = [re.sub(r"^(#\d+ )?[\d.]+ +", "", line) for line in log.splitlines()]
+    # The engine shows the lines of the Dockerfile, with their numbers, and names the step that failed.
+    engines = r"^ *\d+ \||did not complete"
+    said = [line for line in lines if re.search(r"(?i)\b\w*error\b|^E: ", line) and not re.search(engines, line)]
     return said[-1].strip() if said else last_line(log)
+
+
+def advice(said: str, base: str) -> str:
+    """The cure for an app that ended, in a few words."""
+    if "No module named" in said:
+        unseen = ", or the analysis did not see it (WHOLE='NAME' takes a package in)" if base in FROZEN else ""
+        return f"it is not in the lock, or this Python lacks it{unseen}"
+    return "RUN='--env NAME=value' gives it a setting; docs/your-own-app.md has a table of symptoms"
 
 
 def build(engine: list[str], options: list[str], folder: Path, base: str) -> str:
     """Build the image, or one stage of it, without a name; its id. OwnError: why it cannot be built."""
     log, image = folder.with_suffix(".log"), folder.with_suffix(".id")
-    result = run(*engine, "build", "--iidfile", str(image), *options, str(folder), limit=LIMIT)
+    try:
+        result = run(*engine, "build", "--iidfile", str(image), *options, str(folder), limit=LIMIT)
+    except subprocess.TimeoutExpired as error:
+        raise OwnError(
+            f"the build did not end within {LIMIT} seconds: if an __init__.py starts the app, start it in __main__.py"
+        ) from error
     log.write_text(result.stdout)
     if result.returncode:
         raise OwnError(f"{explain(result.stdout, base)} (the whole log: {log})")
     return image.read_text()
 
 
-def try_out(engine: list[str], image: str, module: str) -> None:
+def options_of(variable: str) -> list[str]:
+    """The options in a variable. OwnError: a quotation mark is missing."""
+    try:
+        return shlex.split(os.environ.get(variable, ""))
+    except ValueError as error:
+        raise OwnError(f"{variable} cannot be read: {error}") from error
+
+
+def try_out(engine: list[str], image: str, module: str, base: str) -> None:
     """Run it for some seconds as it is meant to run. OwnError: it ends."""
-    options = shlex.split(os.environ.get("RUN", ""))
+    options = options_of("RUN")
     started = run(*engine, "run", "--detach", *HARDENED, "--volume=/data", *options, image)
     container = last_line(started.stdout)
     if started.returncode:
@@ -154,8 +239,7 @@ def try_out(engine: list[str], image: str, module: str) -> None:
                 said = last_line(run(*engine, "logs", container).stdout)
                 if state["ExitCode"]:
                     raise OwnError(
-                        f"{module} ended at once with status {state['ExitCode']}: {said} "
-                        "(RUN='--env NAME=value' gives it what it needs)"
+                        f"{module} ended at once with status {state['ExitCode']}: {said} ({advice(said, base)})"
                     )
                 if not os.environ.get("JOB"):
                     raise OwnError(f"{module} ended at once: let the module start the app, or set JOB=1 if it may end")
@@ -185,7 +269,9 @@ def pack(engine: list[str], app: str, module: str, base: str) -> None:
     """Make the image, and say what it is. OwnError: why it cannot be made."""
     if not (app and module and base):
         raise OwnError(f"usage: make own APP=path/to/project MODULE=package.module BASE=… (one of {', '.join(BASES)})")
-    project = Path(app).resolve()
+    if not shutil.which(engine[0]):
+        raise OwnError(f"there is no program {engine[0]!r}: install it, or name another with ENGINE=podman")
+    project = Path(app).expanduser().resolve()  # not every shell expands APP=~/project
     if not project.is_dir():
         raise OwnError(f"there is no folder {project}: APP=path/to/project")
     if base not in BASES:
@@ -194,7 +280,7 @@ def pack(engine: list[str], app: str, module: str, base: str) -> None:
     tag = f"{project_name(project)}:{base}"
     folder = ROOT / "build/own" / tag.replace(":", "-")
     stage(project, module, base, folder)
-    options = shlex.split(os.environ.get("BUILD_OPTIONS", ""))
+    options = options_of("BUILD_OPTIONS")
     if "podman" in engine[0]:  # with SELinux, its steps cannot read the lock that they mount
         options += ["--security-opt", "label=disable"]
     if base in FROZEN and (whole := os.environ.get("WHOLE")):
@@ -207,7 +293,7 @@ def pack(engine: list[str], app: str, module: str, base: str) -> None:
     else:
         print(LEFT_OUT[base], flush=True)
     image = build(engine, options, folder, base)
-    try_out(engine, image, module)
+    try_out(engine, image, module, base)
     # Every step is there already: this gives it its name.
     if run(*command, limit=LIMIT).returncode:
         raise OwnError(f"{shlex.join(command)} failed: run it to see why")
@@ -227,9 +313,11 @@ def main() -> None:
     engine = shlex.split(os.environ.get("ENGINE", "docker"))
     try:
         pack(engine, options.app, options.module, options.base)
-    except (OwnError, OSError, subprocess.TimeoutExpired, tomllib.TOMLDecodeError) as error:
+    except (OwnError, OSError, subprocess.TimeoutExpired) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

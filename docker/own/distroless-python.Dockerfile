@@ -7,7 +7,9 @@ FROM ${PYTHON} AS build
 WORKDIR /srv
 
 # Dependencies come before the code: they change less often, and a change rebuilds only the steps after it.
+# To use a private index, lend its pip.conf to the build, which keeps no copy: docker build --secret id=pip.conf,src=…
 RUN --mount=type=bind,source=requirements.txt,target=/tmp/requirements.txt --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     pip install --no-deps --no-compile --require-hashes --only-binary :all: --target packages -r /tmp/requirements.txt
 
 COPY . .

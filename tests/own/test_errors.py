@@ -1,11 +1,13 @@
 """A project that cannot work is refused with status 2 and one line that says what to do, and leaves no named image."""
 
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from scripts.own import OwnError, check_module, project_name, requirements, stage
+from scripts.own import OwnError, check_module, explain, project_name, stage
 from tests.conftest import ROOT
 from tests.own.conftest import docker, own
 
@@ -62,6 +64,33 @@ def test_a_hash_that_does_not_match(tmp_path: Path) -> None:
     assert refusal(project(tmp_path, lock)).startswith("tzdata==")
 
 
+def test_a_package_that_no_index_has(tmp_path: Path) -> None:
+    lock = f"own-private-shop==1.0 \\\n    --hash=sha256:{'0' * 64}\n"
+    line = refusal(project(tmp_path, lock))
+    assert line.startswith("own-private-shop==1.0 has no wheel") and "if it is a private package" in line
+
+
+def test_a_lock_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = project(tmp_path)
+    (path / "requirements.txt").write_text(LOCK, "utf-16")
+    assert refusal(path) == f"{path}/requirements.txt is not UTF-8: save it as UTF-8"
+
+
+def test_a_damaged_pyproject(tmp_path: Path) -> None:
+    path = project(tmp_path)
+    (path / "pyproject.toml").write_text("[project")
+    assert refusal(path).startswith(f"{path}/pyproject.toml cannot be read: ")
+
+
+def test_an_interrupt_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "scripts.own", str(project(tmp_path)), "main", "slim"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline().startswith("docker build")
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 130
+
+
 def test_a_package_without_a_hash(tmp_path: Path) -> None:
     assert refusal(project(tmp_path, LOCK + "six==1.17.0\n")).startswith("six==1.17.0")
 
@@ -76,14 +105,39 @@ def test_a_package_without_a_wheel_for_musl(tmp_path: Path) -> None:
     ("code", "said"),
     [
         ("def main():\n    pass\n", "let the module start the app"),
-        ("import shop\n", "ModuleNotFoundError: No module named 'shop'"),
+        ("import shop\n", "ModuleNotFoundError: No module named 'shop' (it is not in the lock"),
         ("import os\nos.environ['SECRET']\n", "KeyError: 'SECRET' (RUN='--env NAME=value'"),
+        (
+            "class UnsetError(Exception): pass\nraise UnsetError('1 error\\nSECRET\\n  missing')",
+            "1 error SECRET missing (",
+        ),
         ("open('/srv/state', 'w')\n", "Read-only file system"),
     ],
-    ids=["nothing", "missing", "setting", "read-only"],
+    ids=["nothing", "missing", "setting", "settings", "read-only"],
 )
 def test_a_module_that_ends_at_once(tmp_path: Path, code: str, said: str) -> None:
     assert said in refusal(project(tmp_path, code=code))
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"RUN": "--unknown"}, "main does not start: unknown flag: --unknown"),
+        ({"RUN": "--env 'A=1"}, "RUN cannot be read: No closing quotation"),
+        ({"BUILD_OPTIONS": "--build-arg 'A=1"}, "BUILD_OPTIONS cannot be read: No closing quotation"),
+        ({"ENGINE": "no-engine"}, "there is no program 'no-engine': install it, or name another with ENGINE=podman"),
+    ],
+    ids=["run", "run quotation", "build quotation", "engine"],
+)
+def test_a_variable_that_is_wrong(tmp_path: Path, variables: dict[str, str], said: str) -> None:
+    result = own(project(tmp_path), "main", "slim", **variables)
+    assert (result.returncode, result.stderr) == (2, f"{said}\n")
+
+
+def test_whole_names_a_package_that_is_not_there(tmp_path: Path) -> None:
+    result = own(project(tmp_path), "main", "distroless", WHOLE="shop")
+    assert result.returncode == 2
+    assert result.stderr.startswith("ValueError: WHOLE names shop, which is neither a module nor a package of the lock")
 
 
 def test_a_job_may_end_at_once(tmp_path: Path) -> None:
@@ -102,6 +156,24 @@ def test_a_frozen_module_without_a_guard_is_not_run_by_its_build(tmp_path: Path)
         docker("image", "rm", "own-refused:distroless")
 
 
+FAILED = """
+#8 ERROR: process "/bin/sh -c step" did not complete successfully: exit code: 1
+  31 | >>>     pyinstaller --log-level ERROR --distpath /image freezing/app.spec
+ERROR: failed to build: failed to solve: process "/bin/sh -c step" did not complete successfully: exit code: 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("#12 0.935 AttributeError: no attribute 'entry'", "AttributeError: no attribute 'entry'"),
+        ("#8 74.10 E: Unable to locate package binutils", "E: Unable to locate package binutils"),
+    ],
+)
+def test_a_step_that_fails_is_explained_by_what_it_said(line: str, said: str) -> None:
+    assert explain(line + FAILED, "distroless") == said
+
+
 def test_make_says_how_it_is_called() -> None:
     result = subprocess.run(["make", "own", "BASE=scratch"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
@@ -110,76 +182,10 @@ def test_make_says_how_it_is_called() -> None:
 
 def test_a_base_without_time_zones_needs_tzdata(tmp_path: Path) -> None:
     path = project(tmp_path, "# empty: --hash=\n", f"from zoneinfo import ZoneInfo\nZoneInfo('Asia/Tokyo')\n{SERVES}")
-    assert "No time zone found with key Asia/Tokyo" in refusal(path, "main", "scratch")
-
-
-UV_LOCK = """
-version = 1
-requires-python = ">=3.11"
-
-[[package]]
-name = "shop"
-version = "1"
-source = { virtual = "." }
-dependencies = [{ name = "tzdata" }]
-dev-dependencies = { dev = [{ name = "six" }] }
-[package.metadata]
-requires-dist = [{ name = "tzdata" }]
-
-[[package]]
-name = "tzdata"
-version = "2026.6"
-source = { registry = "https://index.invalid/simple" }
-wheels = [{ url = "https://index.invalid/tzdata-2026.6-py2.py3-none-any.whl", hash = "sha256:ONE" }]
-
-[[package]]
-name = "six"
-version = "1.17.0"
-source = { registry = "https://index.invalid/simple" }
-wheels = [{ url = "https://index.invalid/six-1.17.0-py2.py3-none-any.whl", hash = "sha256:TWO" }]
-""".replace("ONE", "1" * 64).replace("TWO", "2" * 64)
-
-PYLOCK = """
-lock-version = "1.0"
-created-by = "pip"
-
-[[packages]]
-name = "tzdata"
-version = "2026.6"
-marker = "sys_platform != 'win32'"
-sdist = { name = "tzdata-2026.6.tar.gz", hashes = { sha256 = "ONE" } }
-wheels = [{ name = "tzdata-2026.6-py2.py3-none-any.whl", hashes = { sha256 = "TWO" } }]
-
-[[packages]]
-name = "shop"
-directory = { path = "." }
-""".replace("ONE", "1" * 64).replace("TWO", "2" * 64)
-
-
-def test_uv_lock_is_read_without_development_dependencies(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text(
-        '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["tzdata"]\n'
-        '[dependency-groups]\ndev = ["six"]\n'
-    )
-    (tmp_path / "uv.lock").write_text(UV_LOCK)
-    lock = requirements(tmp_path)
-    assert lock.splitlines()[0].startswith("tzdata==2026.6")
-    assert f"--hash=sha256:{'1' * 64}" in lock
-    assert "six" not in lock and "shop" not in lock and "index.invalid" not in lock
-
-
-def test_pylock_is_read_with_its_markers(tmp_path: Path) -> None:
-    (tmp_path / "pylock.toml").write_text(PYLOCK)
-    lock = requirements(tmp_path)
-    assert lock.startswith("tzdata==2026.6 ; sys_platform != 'win32' \\\n")
-    assert f"--hash=sha256:{'2' * 64}" in lock and f"--hash=sha256:{'1' * 64}" in lock
-    assert "shop" not in lock
-
-
-def test_a_damaged_uv_lock(tmp_path: Path) -> None:
-    path = project(tmp_path, None)
-    (path / "uv.lock").write_text("version = ")
-    assert "uv.lock cannot be read" in refusal(path)
+    result = own(path, "main", "scratch")
+    assert result.returncode == 2
+    assert "\nnot found: tzdata, without which no time zone is known" in result.stdout
+    assert "No time zone found with key Asia/Tokyo" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -209,6 +215,13 @@ def test_secrets_and_environments_stay_out(tmp_path: Path) -> None:
         *("main.py", "requirements.txt", "Dockerfile", ".dockerignore"),
         *("freezing", "freezing/app.spec", "freezing/freeze.py", "freezing/freeze.txt"),
     }
+
+
+def test_an_allowlist_lets_in_what_is_added(tmp_path: Path) -> None:
+    path = project(tmp_path)
+    (path / ".dockerignore").write_text("*\n!main.py")
+    assert own(path, "main", "slim").returncode == 0
+    docker("image", "rm", "own-refused:slim")
 
 
 def test_the_projects_own_spec_is_used(tmp_path: Path) -> None:
