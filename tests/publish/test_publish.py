@@ -134,6 +134,25 @@ def test_a_version_never_gets_other_content(published: Published, checkout: Chec
         assert (registry.tags, registry.attached) == before
 
 
+def test_a_version_never_loses_a_platform(
+    copy: Registry, published: Published, checkout: Checkout, platforms: tuple[str, ...]
+) -> None:
+    version = next(tag for tag in copy.tags if tag != "alpine")
+    index = copy.manifest(published.digest)
+    index["manifests"].append(index["manifests"][0] | {"platform": {"os": "linux", "architecture": "s390x"}})  # type: ignore[dict-item]
+    address = f"http://127.0.0.1:{copy.port}/v2/geoip/manifests/{version}"
+    media_type = {"Content-Type": "application/vnd.oci.image.index.v1+json"}
+    httpx.put(address, json=index, headers=media_type, trust_env=False).raise_for_status()
+    before = copy.tags, copy.attached
+    result = checkout.publish(copy.repository, f"PLATFORMS={','.join(platforms)}")
+    assert result.status == 2
+    assert result.errors == [
+        f"publish alpine: {copy.repository}:{version} is published for {','.join(platforms)},linux/s390x: "
+        "set PLATFORMS to these, or raise the version"
+    ]
+    assert (copy.tags, copy.attached) == before
+
+
 def stop_answering(registry: Registry) -> None:
     registry.process.send_signal(19)  # SIGSTOP
 
