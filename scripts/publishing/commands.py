@@ -20,8 +20,8 @@ class FailedError(Exception):
     """A failure on the way, in one line: exit status 1."""
 
 
-def run(*command: str, what: str, limit: float, environment: dict[str, str] | None = None) -> str:
-    """The output of the command.
+def run(*command: str, what: str, limit: float, environment: dict[str, str] | None = None, folder: Path = ROOT) -> str:
+    """The output of the command, which runs in the folder.
 
     `what` says what the command is for, and begins the message of a FailedError. `limit` is in seconds.
     """
@@ -30,7 +30,7 @@ def run(*command: str, what: str, limit: float, environment: dict[str, str] | No
             command,
             capture_output=True,
             text=True,
-            cwd=ROOT,
+            cwd=folder,
             env=environment,
             timeout=limit,
             check=False,
@@ -62,6 +62,13 @@ def commit() -> str:
         return run("git", "rev-parse", "HEAD", what="git rev-parse", limit=60).strip()
     except FailedError as error:
         raise RefusedError(f"there is no commit to publish: {error}") from None
+
+
+def export(folder: Path) -> None:
+    """Write the files of the commit, with the modes that git knows: a checkout has those of somebody's umask."""
+    file = folder / "commit.tar"
+    run("git", "-c", "tar.umask=0022", "archive", "--output", str(file), "HEAD", what="git archive", limit=60)
+    run("tar", "-xpf", str(file), "-C", str(folder), what="tar", limit=60)
 
 
 def date() -> str:

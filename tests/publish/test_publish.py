@@ -39,6 +39,21 @@ def test_a_second_publish_of_the_same_commit_changes_nothing(
     assert (published.registry.tags, published.registry.attached) == before
 
 
+def test_another_umask_of_the_checkout_gives_the_same_digest(
+    published: Published, checkout: Checkout, platforms: tuple[str, ...]
+) -> None:
+    names = ("LICENSE", "app", "app/page.html")
+    modes = {name: (checkout.folder / name).stat().st_mode for name in names}
+    for name in names:
+        (checkout.folder / name).chmod(modes[name] & 0o700)
+    try:
+        result = checkout.publish(published.registry.repository, f"PLATFORMS={','.join(platforms)}")
+    finally:
+        for name in names:
+            (checkout.folder / name).chmod(modes[name])
+    assert (result.status, result.errors, result.output) == (0, [], published.output)
+
+
 def test_machines_that_push_by_digest_and_one_that_joins_give_the_same_index(
     published: Published, checkout: Checkout, platforms: tuple[str, ...], tmp_path: Path
 ) -> None:
