@@ -44,7 +44,7 @@ def publish(options: argparse.Namespace, folder: Path) -> None:
         raise RefusedError(f"{options.version!r} is not a version: VERSION=1.2.3")
     repository = Repository(options.registry, options.timeout)
     commit()
-    signer = publisher(folder, options.timeout)
+    signer = publisher(folder, options.timeout, local=repository.local)
     names = options.platforms.split(",")
     tag = f"{options.image}-{options.version}"
     before = repository.manifest(f":{tag}")

@@ -107,9 +107,11 @@ class Checkout:
     def make(self, *arguments: str, **settings: str | None) -> Result:
         """Run make; a setting of None is left out of the environment."""
         path = f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"
-        outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"}
+        outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "TLOG", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"}
         given = {key: value for key, value in os.environ.items() if key not in outer}
-        given |= {"PATH": path, "TLOG": "0", "COSIGN_PASSWORD": "", "LANG": "C.UTF-8"}
+        given |= {"PATH": path, "COSIGN_PASSWORD": "", "LANG": "C.UTF-8"}
+        # No test may write to the public log.
+        given |= {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "localhost,127.0.0.1"}
         given |= {"COSIGN_KEY": str(self.keys / "cosign.key"), "COSIGN_PUBLIC_KEY": str(self.keys / "cosign.pub")}
         environment = {key: value for key, value in (given | settings).items() if value is not None}
         command = ["make", "--no-print-directory", *arguments]

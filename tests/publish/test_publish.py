@@ -91,7 +91,11 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
     "no such key": ((), {"COSIGN_KEY": "/nowhere/cosign.key"}, "there is no file /nowhere/cosign.key"),
     "wrong password": ((), {"COSIGN_PASSWORD": "wrong"}, "COSIGN_KEY: "),
     "no password": ((), {"COSIGN_PASSWORD": None}, "COSIGN_PASSWORD is not set"),
-    "no log without a key": ((), {"COSIGN_KEY": None, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "x"}, "TLOG=0 needs a key"),
+    "no log without a key": (
+        (),
+        {"COSIGN_KEY": None, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "x", "TLOG": "0"},
+        "TLOG=0 needs a key",
+    ),
     "unsupported platform": (("PLATFORMS=linux/sparc64",), {}, "does not build for linux/sparc64"),
     "no such image": (("IMAGES=nothing",), {}, "there is no image nothing"),
     "not a version": (("VERSION=latest",), {}, "'latest' is not a version"),
@@ -209,3 +213,12 @@ def test_a_full_registry_leaves_no_tag(checkout: Checkout, tmp_path: Path) -> No
         assert f"pushing to {registry.repository}" in result.errors[0]
         answer = httpx.get(f"http://127.0.0.1:{registry.port}/v2/geoip/tags/list", trust_env=False)
         assert answer.json().get("tags") is None
+
+
+def test_a_public_log_that_does_not_answer_leaves_no_tag(checkout: Checkout, tmp_path: Path) -> None:
+    with serving(tmp_path) as registry:
+        result = checkout.publish(registry.repository, TLOG="1")
+        assert result.status == 1
+        assert len(result.errors) == 1
+        assert "the public log took no signature (TLOG=0 leaves it out): " in result.errors[0]
+        assert registry.tags == {}
