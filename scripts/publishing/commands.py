@@ -1,6 +1,7 @@
 """Running docker, skopeo, cosign, syft and git, each within a limit, with an error of one line."""
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,6 +79,8 @@ def date() -> str:
 
 def finish(name: str, action: Callable[[], None]) -> None:
     """End the process with the status of the action: 0, 1 where it failed, 2 where it was refused."""
+    # As Ctrl-C, so that a stopped CI job leaves no files behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         action()
     except RefusedError as error:

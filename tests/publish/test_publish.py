@@ -1,7 +1,9 @@
 """`make publish` against a real registry."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -12,7 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import free_port
-from tests.publish.conftest import Checkout, Published, Registry, serving
+from tests.publish.conftest import PYTHON, Checkout, Published, Registry, serving
 
 HTPASSWD = "user:$2b$04$WvR4drynMFqAzMpyRirwhOyn8QC9ZDaCoIn1WazXvkri3QnHUye0W\n"
 """The password is `password`."""
@@ -172,8 +174,30 @@ def test_a_version_never_loses_a_platform(
     assert (copy.tags, copy.attached) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_no_tag_and_no_files_and_publishing_resumes(
+    number: signal.Signals, checkout: Checkout, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with serving(tmp_path) as registry:
+        given = (f"REGISTRY={registry.repository}", f"PYTHON={PYTHON}", "IMAGES=alpine", "PLATFORMS=linux/amd64")
+        process = checkout.start("publish", *given, TMPDIR=str(temporary))
+        for _ in range(3000):
+            if any(temporary.glob("geoip-publish-*/joined")):
+                break
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+        assert errors.startswith("publish alpine: interrupted; the same command continues from here\n")
+        assert list(temporary.iterdir()) == []
+        assert registry.tags == {}
+        assert checkout.publish(registry.repository).status == 0
+        assert sorted(registry.tags) == ["alpine", "alpine-1.0.0"]
+
+
 def stop_answering(registry: Registry) -> None:
-    registry.process.send_signal(19)  # SIGSTOP
+    registry.process.send_signal(signal.SIGSTOP)
 
 
 def end(registry: Registry) -> None:
