@@ -44,7 +44,7 @@ def publish(options: argparse.Namespace, folder: Path) -> None:
         raise RefusedError(f"{options.version!r} is not a version: VERSION=1.2.3")
     repository = Repository(options.registry, options.timeout)
     commit()
-    signer = publisher(folder, options.timeout)
+    signer = publisher(folder, options.timeout, local=repository.local)
     names = options.platforms.split(",")
     tag = f"{options.image}-{options.version}"
     before = repository.manifest(f":{tag}")
@@ -57,12 +57,14 @@ def publish(options: argparse.Namespace, folder: Path) -> None:
         layouts, provenance = _built(options, names, folder)
     joined = folder / "joined"
     index = layout.join(joined, layouts)
-    _compare(before, layouts, f"{repository.name}:{tag}")
+    # One machine of several knows only its own image, not the whole index.
+    partial = options.digests and not options.join
+    _compare(before, layouts, None if partial else index, f"{repository.name}:{tag}")
     if not options.join:
         for image in layouts:
             repository.push(joined, image.digest, f"@{image.digest}")
             _attest(repository, signer, image, provenance[image], folder)
-    if options.digests and not options.join:
+    if partial:
         options.digests.mkdir(parents=True, exist_ok=True)
         for image in layouts:
             file = options.digests / f"{options.image}-{image.platform.replace('/', '-')}"
@@ -75,7 +77,7 @@ def publish(options: argparse.Namespace, folder: Path) -> None:
     except FailedError:
         signer.sign(repository.at(index))
     # Once more: builds take minutes, and somebody else may have published meanwhile.
-    _compare(repository.manifest(f":{tag}"), layouts, f"{repository.name}:{tag}")
+    _compare(repository.manifest(f":{tag}"), layouts, index, f"{repository.name}:{tag}")
     repository.push(joined, index, f":{tag}")
     repository.push(joined, index, f":{options.image}")
     print(f"{repository.name}:{tag}@{index}", flush=True)
@@ -107,14 +109,18 @@ def _pulled(options: argparse.Namespace, repository: Repository, folder: Path) -
     return layouts
 
 
-def _compare(before: tuple[str, dict[str, Any]] | None, layouts: dict[Image, Path], tag: str) -> None:
-    """Refuse to give a version other content."""
-    if before is None:
+def _compare(
+    before: tuple[str, dict[str, Any]] | None, layouts: dict[Image, Path], index: str | None, tag: str
+) -> None:
+    """Refuse to give a version other content, or fewer platforms."""
+    if before is None or before[0] == index:
         return
-    digest, index = before
-    there = platforms(index)
+    digest, content = before
+    there = platforms(content)
     if any(there.get(image.platform) != image.digest for image in layouts):
         raise RefusedError(f"{tag} is published with other content, {digest}: raise the version")
+    if index:
+        raise RefusedError(f"{tag} is published for {','.join(there)}: set PLATFORMS to these, or raise the version")
 
 
 def _attest(repository: Repository, signer: Signer, image: Image, provenance: dict[str, Any], folder: Path) -> None:

@@ -34,7 +34,7 @@ def verify(image: str, source: str, limit: float) -> None:
     if match is None or not (match["tag"] or match["digest"]):
         raise RefusedError("IMAGE does not name an image: write IMAGE=host/path:scratch, or host/path@sha256:…")
     repository = Repository(match["name"], limit)
-    signer = verifier(source, limit)
+    signer = verifier(source, limit, local=repository.local)
     # A digest is exact. If there is a tag as well, it is for people.
     found = repository.manifest(f"@{match['digest']}" if match["digest"] else f":{match['tag']}")
     if found is None:

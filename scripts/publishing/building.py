@@ -1,13 +1,14 @@
-"""Building an image for release: dated by its commit, so that the same commit gives the same bytes."""
+"""Building an image for release: from its commit and dated by it, so that the same commit gives the same bytes."""
 
 import os
 import re
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from scripts.publishing import layout
-from scripts.publishing.commands import BUILD_LIMIT, FailedError, RefusedError, date, run
+from scripts.publishing.commands import BUILD_LIMIT, FailedError, RefusedError, date, export, run
 from scripts.publishing.layout import Image
 
 
@@ -32,8 +33,11 @@ def build(command: list[str], platform: str, folder: Path) -> tuple[Image, dict[
         provenance += f",builder-id={source}/actions/runs/{run_id}"
     options = ("--quiet", "--platform", platform, "--provenance", provenance, "--sbom=false", "--output", output)
     environment = os.environ | {"SOURCE_DATE_EPOCH": date()}
+    what = f"building for {platform}"
     try:
-        run(*command, *options, what=f"building for {platform}", limit=BUILD_LIMIT, environment=environment)
+        with TemporaryDirectory(prefix="geoip-commit-") as context:
+            export(Path(context))
+            run(*command, *options, what=what, limit=BUILD_LIMIT, environment=environment, folder=Path(context))
     except FailedError as error:
         if "not supported for the docker driver" in str(error):
             raise RefusedError(

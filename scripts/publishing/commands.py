@@ -1,6 +1,7 @@
 """Running docker, skopeo, cosign, syft and git, each within a limit, with an error of one line."""
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,8 +21,8 @@ class FailedError(Exception):
     """A failure on the way, in one line: exit status 1."""
 
 
-def run(*command: str, what: str, limit: float, environment: dict[str, str] | None = None) -> str:
-    """The output of the command.
+def run(*command: str, what: str, limit: float, environment: dict[str, str] | None = None, folder: Path = ROOT) -> str:
+    """The output of the command, which runs in the folder.
 
     `what` says what the command is for, and begins the message of a FailedError. `limit` is in seconds.
     """
@@ -30,7 +31,7 @@ def run(*command: str, what: str, limit: float, environment: dict[str, str] | No
             command,
             capture_output=True,
             text=True,
-            cwd=ROOT,
+            cwd=folder,
             env=environment,
             timeout=limit,
             check=False,
@@ -64,6 +65,13 @@ def commit() -> str:
         raise RefusedError(f"there is no commit to publish: {error}") from None
 
 
+def export(folder: Path) -> None:
+    """Write the files of the commit, with the modes that git knows: a checkout has those of somebody's umask."""
+    file = folder / "commit.tar"
+    run("git", "-c", "tar.umask=0022", "archive", "--output", str(file), "HEAD", what="git archive", limit=60)
+    run("tar", "-xpf", str(file), "-C", str(folder), what="tar", limit=60)
+
+
 def date() -> str:
     """The time of the commit, in seconds since 1970: the date of the image and of its files."""
     return run("git", "log", "-1", "--format=%ct", what="git log", limit=60).strip()
@@ -71,6 +79,8 @@ def date() -> str:
 
 def finish(name: str, action: Callable[[], None]) -> None:
     """End the process with the status of the action: 0, 1 where it failed, 2 where it was refused."""
+    # As Ctrl-C, so that a stopped CI job leaves no files behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         action()
     except RefusedError as error:

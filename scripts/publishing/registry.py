@@ -25,6 +25,11 @@ class Repository:
         if not _NAME.fullmatch(self.name):
             raise RefusedError(f"{self.name!r} is not a repository: REGISTRY=host/path, in small letters")
 
+    @property
+    def local(self) -> bool:
+        """Whether the registry is on this machine."""
+        return _LOOPBACK.match(self.name) is not None
+
     def at(self, digest: str) -> str:
         return f"{self.name}@{digest}"
 
@@ -71,7 +76,7 @@ class Repository:
 
     def _plain(self, side: str) -> tuple[str, ...]:
         """A registry on this machine needs no TLS, as for Docker."""
-        return (f"{side}tls-verify=false",) if _LOOPBACK.match(self.name) else ()
+        return (f"{side}tls-verify=false",) if self.local else ()
 
 
 def platforms(index: dict[str, Any]) -> dict[str, str]:

@@ -23,32 +23,52 @@ class Signer:
     signing: tuple[str, ...]
     """Options of cosign."""
     verifying: tuple[str, ...]
+    log: bool
+    """Whether signatures are in the public log."""
     limit: float
 
     def sign(self, reference: str) -> None:
         """Sign an index and the images in it."""
-        options = ("--yes", "--recursive", *self.signing, *_log("sign"))
-        run("cosign", "sign", *options, reference, what=f"signing {reference}", limit=self.limit)
+        options = ("--yes", "--recursive", *self.signing, *self._options("sign"))
+        self._write("sign", *options, reference, what=f"signing {reference}")
 
     def attest(self, reference: str, kind: str, predicate: Path) -> None:
-        options = ("--yes", "--type", kind, "--predicate", str(predicate), *self.signing, *_log("attest"))
-        run("cosign", "attest", *options, reference, what=f"attesting {kind} of {reference}", limit=self.limit)
+        options = ("--yes", "--type", kind, "--predicate", str(predicate), *self.signing, *self._options("attest"))
+        self._write("attest", *options, reference, what=f"attesting {kind} of {reference}")
 
     def verify(self, reference: str) -> None:
         """Raise FailedError unless a signature of this digest is the signer's."""
-        options = (*self.verifying, *_log("verify"))
+        options = (*self.verifying, *self._options("verify"))
         run("cosign", "verify", *options, reference, what="no valid signature", limit=self.limit)
 
     def attested(self, reference: str, kind: str) -> dict[str, Any]:
         """The predicate of the newest attestation of this kind; FailedError unless the signer made one."""
-        options = ("--type", kind, *self.verifying, *_log("verify-attestation"))
+        options = ("--type", kind, *self.verifying, *self._options("verify-attestation"))
         output = run("cosign", "verify-attestation", *options, reference, what="none is valid", limit=self.limit)
         statement = json.loads(base64.b64decode(json.loads(output.splitlines()[-1])["payload"]))
         predicate: dict[str, Any] = statement["predicate"]
         return predicate
 
+    def _write(self, command: str, *options: str, what: str) -> None:
+        try:
+            run("cosign", command, *options, what=what, limit=self.limit)
+        except FailedError as error:
+            if self.log and "/log/entries" in str(error):
+                raise FailedError(f"the public log took no signature (TLOG=0 leaves it out): {error}") from None
+            raise
 
-def publisher(folder: Path, limit: float) -> Signer:
+    def _options(self, command: str) -> tuple[str, ...]:
+        """The options that leave the public log out, and those that keep cosign 3 to the format of cosign 2."""
+        options: tuple[str, ...] = ()
+        if not self.log:
+            options = ("--tlog-upload=false",) if command in ("sign", "attest") else ("--insecure-ignore-tlog=true",)
+            if _has(command, "--use-signing-config"):
+                options = (*options, "--use-signing-config=false")
+        # A registry may lack the interface that the newer format needs, and policy-controller reads the older one.
+        return (*options, "--new-bundle-format=false") if _has(command, "--new-bundle-format") else options
+
+
+def publisher(folder: Path, limit: float, *, local: bool) -> Signer:
     """The one who publishes: the owner of COSIGN_KEY, or the workflow that runs. The public key goes to folder."""
     environment = os.environ
     if key := environment.get("COSIGN_KEY"):
@@ -62,21 +82,21 @@ def publisher(folder: Path, limit: float) -> Signer:
             public.write_text(run("cosign", "public-key", "--key", key, what="COSIGN_KEY", limit=limit))
         except FailedError as error:
             raise RefusedError(str(error)) from None
-        return Signer(key, ("--key", key), ("--key", str(public)), limit)
+        return Signer(key, ("--key", key), ("--key", str(public)), _logged(local=local), limit)
     if "ACTIONS_ID_TOKEN_REQUEST_TOKEN" not in environment:
         raise RefusedError("there is no key to sign with: COSIGN_KEY=cosign.key (cosign generate-key-pair makes one)")
     _need_log()
     identity = f"{environment['GITHUB_SERVER_URL']}/{environment['GITHUB_WORKFLOW_REF']}"
-    return Signer(identity, (), ("--certificate-identity", identity, "--certificate-oidc-issuer", ISSUER), limit)
+    return Signer(identity, (), ("--certificate-identity", identity, "--certificate-oidc-issuer", ISSUER), True, limit)
 
 
-def verifier(source: str, limit: float) -> Signer:
+def verifier(source: str, limit: float, *, local: bool) -> Signer:
     """The one to expect: the owner of COSIGN_PUBLIC_KEY, or the release workflow of the repository at `source`."""
     if key := os.environ.get("COSIGN_PUBLIC_KEY"):
         if "://" not in key and not Path(key).is_file():
             raise RefusedError(f"COSIGN_PUBLIC_KEY: there is no file {key}")
         key = key if "://" in key else str(Path(key).resolve())
-        return Signer(key, (), ("--key", key), limit)
+        return Signer(key, (), ("--key", key), _logged(local=local), limit)
     if not source.startswith("https://github.com/"):
         raise RefusedError(
             "whose signature is to be expected: COSIGN_PUBLIC_KEY=cosign.pub, or SOURCE=https://github.com/OWNER/geoip"
@@ -84,7 +104,7 @@ def verifier(source: str, limit: float) -> Signer:
     _need_log()
     identity = workflow(source)
     options = ("--certificate-identity-regexp", identity, "--certificate-oidc-issuer", ISSUER)
-    return Signer(f"{source}'s release workflow", (), options, limit)
+    return Signer(f"{source}'s release workflow", (), options, True, limit)
 
 
 def workflow(source: str) -> str:
@@ -93,25 +113,14 @@ def workflow(source: str) -> str:
     return rf"^{escaped}/\.github/workflows/release\.yaml@refs/tags/v[0-9.]+$"
 
 
-def _private() -> bool:
-    """Whether nothing goes to the public log, and nothing is expected there: TLOG=0."""
-    return os.environ.get("TLOG") == "0"
+def _logged(*, local: bool) -> bool:
+    """Whether signatures with a key go to the public log: TLOG. By default not those of a registry on this machine."""
+    return os.environ.get("TLOG", "0" if local else "1") != "0"
 
 
 def _need_log() -> None:
-    if _private():
+    if os.environ.get("TLOG") == "0":
         raise RefusedError("TLOG=0 needs a key: a signature without one proves nothing unless it is in the public log")
-
-
-def _log(command: str) -> tuple[str, ...]:
-    """The options that leave the public log out, and those that keep cosign 3 to the format of cosign 2."""
-    options: tuple[str, ...] = ()
-    if _private():
-        options = ("--tlog-upload=false",) if command in ("sign", "attest") else ("--insecure-ignore-tlog=true",)
-        if _has(command, "--use-signing-config"):
-            options = (*options, "--use-signing-config=false")
-    # A registry may lack the interface that the newer format needs, and policy-controller reads the older one.
-    return (*options, "--new-bundle-format=false") if _has(command, "--new-bundle-format") else options
 
 
 @cache

@@ -1,7 +1,9 @@
 """`make publish` against a real registry."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -12,7 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import free_port
-from tests.publish.conftest import Checkout, Published, Registry, serving
+from tests.publish.conftest import PYTHON, Checkout, Published, Registry, serving
 
 HTPASSWD = "user:$2b$04$WvR4drynMFqAzMpyRirwhOyn8QC9ZDaCoIn1WazXvkri3QnHUye0W\n"
 """The password is `password`."""
@@ -37,6 +39,21 @@ def test_a_second_publish_of_the_same_commit_changes_nothing(
     result = checkout.publish(published.registry.repository, f"PLATFORMS={','.join(platforms)}")
     assert (result.status, result.output) == (0, published.output)
     assert (published.registry.tags, published.registry.attached) == before
+
+
+def test_another_umask_of_the_checkout_gives_the_same_digest(
+    published: Published, checkout: Checkout, platforms: tuple[str, ...]
+) -> None:
+    names = ("LICENSE", "app", "app/page.html")
+    modes = {name: (checkout.folder / name).stat().st_mode for name in names}
+    for name in names:
+        (checkout.folder / name).chmod(modes[name] & 0o700)
+    try:
+        result = checkout.publish(published.registry.repository, f"PLATFORMS={','.join(platforms)}")
+    finally:
+        for name in names:
+            (checkout.folder / name).chmod(modes[name])
+    assert (result.status, result.errors, result.output) == (0, [], published.output)
 
 
 def test_machines_that_push_by_digest_and_one_that_joins_give_the_same_index(
@@ -76,7 +93,11 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
     "no such key": ((), {"COSIGN_KEY": "/nowhere/cosign.key"}, "there is no file /nowhere/cosign.key"),
     "wrong password": ((), {"COSIGN_PASSWORD": "wrong"}, "COSIGN_KEY: "),
     "no password": ((), {"COSIGN_PASSWORD": None}, "COSIGN_PASSWORD is not set"),
-    "no log without a key": ((), {"COSIGN_KEY": None, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "x"}, "TLOG=0 needs a key"),
+    "no log without a key": (
+        (),
+        {"COSIGN_KEY": None, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "x", "TLOG": "0"},
+        "TLOG=0 needs a key",
+    ),
     "unsupported platform": (("PLATFORMS=linux/sparc64",), {}, "does not build for linux/sparc64"),
     "no such image": (("IMAGES=nothing",), {}, "there is no image nothing"),
     "not a version": (("VERSION=latest",), {}, "'latest' is not a version"),
@@ -134,8 +155,49 @@ def test_a_version_never_gets_other_content(published: Published, checkout: Chec
         assert (registry.tags, registry.attached) == before
 
 
+def test_a_version_never_loses_a_platform(
+    copy: Registry, published: Published, checkout: Checkout, platforms: tuple[str, ...]
+) -> None:
+    version = next(tag for tag in copy.tags if tag != "alpine")
+    index = copy.manifest(published.digest)
+    index["manifests"].append(index["manifests"][0] | {"platform": {"os": "linux", "architecture": "s390x"}})  # type: ignore[dict-item]
+    address = f"http://127.0.0.1:{copy.port}/v2/geoip/manifests/{version}"
+    media_type = {"Content-Type": "application/vnd.oci.image.index.v1+json"}
+    httpx.put(address, json=index, headers=media_type, trust_env=False).raise_for_status()
+    before = copy.tags, copy.attached
+    result = checkout.publish(copy.repository, f"PLATFORMS={','.join(platforms)}")
+    assert result.status == 2
+    assert result.errors == [
+        f"publish alpine: {copy.repository}:{version} is published for {','.join(platforms)},linux/s390x: "
+        "set PLATFORMS to these, or raise the version"
+    ]
+    assert (copy.tags, copy.attached) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_no_tag_and_no_files_and_publishing_resumes(
+    number: signal.Signals, checkout: Checkout, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with serving(tmp_path) as registry:
+        given = (f"REGISTRY={registry.repository}", f"PYTHON={PYTHON}", "IMAGES=alpine", "PLATFORMS=linux/amd64")
+        process = checkout.start("publish", *given, TMPDIR=str(temporary))
+        for _ in range(3000):
+            if any(temporary.glob("geoip-publish-*/joined")):
+                break
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+        assert errors.startswith("publish alpine: interrupted; the same command continues from here\n")
+        assert list(temporary.iterdir()) == []
+        assert registry.tags == {}
+        assert checkout.publish(registry.repository).status == 0
+        assert sorted(registry.tags) == ["alpine", "alpine-1.0.0"]
+
+
 def stop_answering(registry: Registry) -> None:
-    registry.process.send_signal(19)  # SIGSTOP
+    registry.process.send_signal(signal.SIGSTOP)
 
 
 def end(registry: Registry) -> None:
@@ -175,3 +237,12 @@ def test_a_full_registry_leaves_no_tag(checkout: Checkout, tmp_path: Path) -> No
         assert f"pushing to {registry.repository}" in result.errors[0]
         answer = httpx.get(f"http://127.0.0.1:{registry.port}/v2/geoip/tags/list", trust_env=False)
         assert answer.json().get("tags") is None
+
+
+def test_a_public_log_that_does_not_answer_leaves_no_tag(checkout: Checkout, tmp_path: Path) -> None:
+    with serving(tmp_path) as registry:
+        result = checkout.publish(registry.repository, TLOG="1")
+        assert result.status == 1
+        assert len(result.errors) == 1
+        assert "the public log took no signature (TLOG=0 leaves it out): " in result.errors[0]
+        assert registry.tags == {}

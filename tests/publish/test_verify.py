@@ -107,7 +107,7 @@ def test_an_image_that_is_not_there_is_refused(copy: Registry, checkout: Checkou
     ("settings", "expected"),
     [
         ({"COSIGN_PUBLIC_KEY": None, "SOURCE": ""}, "whose signature is to be expected"),
-        ({"COSIGN_PUBLIC_KEY": None, "SOURCE": "https://github.com/OWNER/geoip"}, "TLOG=0 needs a key"),
+        ({"COSIGN_PUBLIC_KEY": None, "SOURCE": "https://github.com/OWNER/geoip", "TLOG": "0"}, "TLOG=0 needs a key"),
         ({"COSIGN_PUBLIC_KEY": "/nowhere/cosign.pub"}, "there is no file /nowhere/cosign.pub"),
     ],
 )
