@@ -26,7 +26,7 @@ def _number(value: object) -> object:
     """Take numbers as text, an empty text as nothing, and no truth values, which pydantic takes for 0 and 1."""
     if isinstance(value, bool):
         raise ValueError("a truth value is not a number")  # noqa: TRY004 (pydantic passes a TypeError on)
-    return None if value == "" else value
+    return None if isinstance(value, str) and not value.strip() else value
 
 
 def _rounded(value: float) -> float:

@@ -70,7 +70,7 @@ class Client:
             reason = type(error).__name__ if is_quoting else f"{type(error).__name__}: {error}"
             if proxy := self._proxy(target.origin):
                 reason += f", through {proxy.variable}"
-            is_away = isinstance(error, httpcore.ConnectError | httpcore.ProxyError | OSError)
+            is_away = isinstance(error, httpcore.ConnectError | httpcore.ProxyError)
             raise ClientError(reason, "connection" if is_away else "server") from error
 
     async def aclose(self) -> None:

@@ -86,7 +86,8 @@ class Guard:
             self._failures.clear()
         else:
             # An address that the server always fails at counts once: nobody can pause a source with it.
-            self._failures.add(address if problem.fault == "server" else object())
+            if len(self._failures) < MAX_FAILURES:  # more would fill the memory while a source is away
+                self._failures.add(address if problem.fault == "server" else object())
             if len(self._failures) >= MAX_FAILURES:
                 self._pause(problem, FAILURE_PAUSE)
 

@@ -14,10 +14,13 @@ def healthcheck() -> int:
     It reads `PORT` and `GEOIP_BIND` from the environment, and nothing else.
     """
     deadline = time.monotonic() + TIME_LIMIT
-    bind = os.environ.get("GEOIP_BIND") or "0.0.0.0"  # noqa: S104 (the default of the service)
+    settings = {name.upper(): value for name, value in os.environ.items() if value}  # as the service reads them
+    bind = settings.get("GEOIP_BIND", "0.0.0.0")  # noqa: S104 (the default of the service)
+    if ":" in bind and not bind.strip("0:"):  # another way to write it
+        bind = "::"
     # On :: it listens on IPv6 and IPv4, and on a host without IPv6 on IPv4 alone.
     hosts = {"0.0.0.0": ["127.0.0.1"], "::": ["::1", "127.0.0.1"]}.get(bind, [bind])  # noqa: S104 (only compared)
-    port = os.environ.get("PORT") or "8080"
+    port = settings.get("PORT", "8080").partition(".")[0]  # the service takes 8080.0 as well
     return 0 if any(_is_well(host, port, deadline) for host in hosts) else 1
 
 

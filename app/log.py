@@ -15,7 +15,7 @@ NOTES = "geoip.notes"
 """Key of an ASGI scope under which the route notes source and address for the line of its request."""
 
 WARNING_INTERVAL = 60
-"""Seconds between two lines about malformed requests, which anybody can send."""
+"""Seconds between two lines that say the same: anybody can send malformed requests, or ask for an address again."""
 
 logger = logging.getLogger("geoip")
 
@@ -43,23 +43,24 @@ class JsonFormatter(logging.Formatter):
 
 
 class RareWarnings(logging.Filter):
-    """Lets one warning a minute through, with the number of those that it held back."""
+    """Lets one warning a minute through of those that are alike, with the number of those that it held back."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._passed = -math.inf
-        self._held_back = 0
+        self._last: dict[str, tuple[float, int]] = {}  # when it passed, and how many were held back since then
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno != logging.WARNING:
             return True
-        if record.created - self._passed < WARNING_INTERVAL:
-            self._held_back += 1
+        subject = record.getMessage() if record.name == logger.name else record.name  # all of uvicorn's are alike
+        passed, held_back = self._last.get(subject, (-math.inf, 0))
+        if record.created - passed < WARNING_INTERVAL:
+            self._last[subject] = passed, held_back + 1
             return False
-        if self._held_back:
-            record.msg = f"{record.getMessage()} ({self._held_back} more like this since the last line)"
+        self._last[subject] = record.created, 0
+        if held_back:
+            record.msg = f"{record.getMessage()} ({held_back} more like this since the last line)"
             record.args = ()
-        self._passed, self._held_back = record.created, 0
         return True
 
 
@@ -72,7 +73,8 @@ def configure_logging(settings: Settings) -> None:
     handler.setLevel(settings.log_level.upper())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     logging.getLogger("httpcore").setLevel(logging.WARNING)  # it logs URLs, and a URL may hold a key
-    logging.getLogger("uvicorn.error").addFilter(RareWarnings())
+    for name in ("uvicorn.error", logger.name):
+        logging.getLogger(name).addFilter(RareWarnings())
 
 
 class RequestLog:

@@ -87,6 +87,7 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._outlet = Outlet(transport)
         super().connection_made(cast("asyncio.Transport", self._outlet))
         self._arrived = self._answered = 0
+        self._is_last = False
         self._start_request()
         self._idle_since = monotonic()
         self._watch(None)
@@ -104,6 +105,8 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse what was read, and refuse what is too much."""
+        if self._is_last:
+            return
         if self._arrived == self._answered:
             self._arriving = True  # even an empty line, which begins no request, but ends uvicorn's own wait
         self.data_received(bytes(self._buffer[:nbytes]))
@@ -138,6 +141,11 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         if hosts and not _HOST.fullmatch(hosts[0].rstrip()):
             raise ValueError("not a Host")
         super().on_headers_complete()
+        if self.parser.should_upgrade() and any(
+            name in {b"content-length", b"transfer-encoding"} and value != b"0" for name, value in self.headers
+        ):
+            # The parser would take the body for another request, so this one is the last.
+            self._is_last, self.cycle.keep_alive = True, False
 
     def on_body(self, body: bytes) -> None:
         """Leave the body out of the count."""

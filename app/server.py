@@ -50,7 +50,7 @@ def serve() -> int:
         http=Protocol,
         loop="asyncio",
         ws="none",
-        backlog=BACKLOG,
+        backlog=min(BACKLOG, descriptors // 8),  # so that one go leaves some
         log_config=None,
         log_level="debug" if is_verbose else "warning",
         access_log=is_verbose and settings.log_format == "text",

@@ -62,6 +62,7 @@ def test_an_isp_or_coordinates_that_are_not_valid_are_not_an_answer(field: str, 
         (90, -180, (90.0, -180.0)),
         (None, 5, (None, None)),
         (5, "", (None, None)),
+        (5, " ", (None, None)),
     ],
 )
 def test_coordinates_come_in_pairs_with_six_decimals(

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import select
 import socket
 import ssl
@@ -15,7 +16,7 @@ import trustme
 
 from app.client import MAX_BODY, Client, ClientError, Response
 from tests.conftest import free_port
-from tests.upstream import Request, Upstream, answering, http_answer, sending
+from tests.upstream import Request, Upstream, answering, http_answer, reset, sending
 
 Upstreams = Callable[..., Upstream]
 
@@ -87,6 +88,24 @@ def test_an_answer_over_tls_is_verified(upstream: Upstreams, tmp_path: Path) -> 
     assert asked(source.url, certificates=str(tmp_path / "ca.pem")).status == 200
     with pytest.raises(ClientError, match="CERTIFICATE_VERIFY_FAILED"):
         asked(source.url)
+
+
+def test_tls_that_breaks_after_a_request_is_a_fault_of_the_server_and_not_of_the_way_to_it(
+    upstream: Upstreams, tmp_path: Path
+) -> None:
+    def break_off(connection: socket.socket, _: Request) -> None:
+        with socket.socket(fileno=os.dup(connection.fileno())) as below:
+            below.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))  # a record that nobody can decrypt
+            below.recv(1000)
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    for source, fault in ((upstream(break_off, tls=context), "server"), (upstream(reset, tls=None), "connection")):
+        with pytest.raises(ClientError) as error:
+            asked(source.url.replace("http:", "https:"), certificates=str(tmp_path / "ca.pem"))
+        assert error.value.fault == fault
 
 
 BUNDLE = Path(certifi.where()).read_bytes()

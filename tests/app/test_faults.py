@@ -593,15 +593,16 @@ def test_an_upstream_is_not_told_who_asks(running: Running, upstream: Upstreams)
 
 
 def check_process(service: Service, codes: set[str | None]) -> None:
-    """Two lookups, the second of which (the first loads the HTTP client) is timed, and a log of three lines."""
+    """Two lookups, the second of which (the first loads the HTTP client) is timed, and a line for each fault."""
     service.get("/?ip=8.8.4.4")
     start = time.monotonic()
     answer = service.get("/?ip=8.8.8.8").json()
     assert time.monotonic() - start < 1 + SLACK
     assert answer.get("code") in codes, answer
     log = service.log.read_text()
-    assert re.findall(r"^\S+ ([A-Z]+) ", log, re.MULTILINE) == ["INFO", "WARNING", "WARNING"], log
-    assert log.count("\n") == 3, log
+    first, *faults = re.findall(r"^\S+ ([A-Z]+) ", log, re.MULTILINE)
+    assert (first, set(faults)) == ("INFO", {"WARNING"}), log
+    assert log.count("\n") == 1 + len(faults) <= 1 + len(codes), log
     assert KEY not in log
 
 

@@ -1,8 +1,10 @@
 """Pauses: what makes the service leave a source alone, and what must not."""
 
 import asyncio
+import gc
 import logging
 import socket
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, ip_address
@@ -258,6 +260,25 @@ async def test_a_connection_that_fails_for_one_address_speaks_of_the_source(cloc
     source = Scripted(CONNECTION)
     guard = Guard(source, clock)
     assert [await is_asked(guard, source, EIGHT) for _ in range(4)] == [True, True, True, False]
+
+
+async def test_a_source_that_is_away_for_days_fills_no_memory(clock: Clock) -> None:
+    async def be_away() -> None:
+        raise Problem("upstream-failed", "away", fault="server")
+
+    source = Scripted(be_away)
+    guard = Guard(source, clock)
+    asked = []
+    for number in range(1000):
+        address = IPv4Address(0x08000000 + number)
+        asked.append(weakref.ref(address))
+        with suppress(Problem):
+            await guard.ask(address, 1)
+        clock.now += FAILURE_PAUSE
+    source.asked.clear()
+    del address
+    gc.collect()
+    assert sum(kept() is not None for kept in asked) < 10
 
 
 @pytest.mark.parametrize("outcome", [None, UNKNOWN, BAD_ANSWER], ids=["answer", "unknown", "bad answer"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.healthcheck import healthcheck
+from app.settings import load_settings
 from tests.conftest import ROOT, Service, environment, free_port
 
 Serve = Callable[..., Service]
@@ -92,7 +93,7 @@ all_of_127 = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 
         pytest.param("127.0.0.2", "127.0.0.2", marks=all_of_127),
         ("::1", "::1"),
         ("::1", "::"),
-        ("127.0.0.1", "::"),  # a host without IPv6, or a container without ::1
+        *(("127.0.0.1", any_) for any_ in ("::", "::0", "0:0:0:0:0:0:0:0")),  # a host without IPv6, or without ::1
     ],
 )
 def test_it_asks_at_every_address_where_the_service_may_listen(
@@ -120,6 +121,26 @@ def test_the_port_is_8080_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delenv("PORT", raising=False) if value is None else monkeypatch.setenv("PORT", value)
         assert healthcheck() == 1
     assert asked == [("127.0.0.1", 8080)] * 2
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"port": "{port}"},
+        {"Port": "{port}", "geoip_bind": "127.0.0.1"},
+        {"port": "{port}", "PORT": "", "GEOIP_BIND": ""},
+        {"PORT": "1", "port": "{port}"},
+        {"PORT": " {port} "},
+        {"PORT": "0{port}"},
+        {"PORT": "{port}.0"},
+    ],
+    ids=str,
+)
+def test_it_reads_variables_as_the_service_does(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(saying(WELL)) as port:
+        monkeypatch.setattr("os.environ", {name: value.format(port=port) for name, value in variables.items()})
+        assert load_settings(_env_file=None).port == port
+        assert healthcheck() == 0
 
 
 @pytest.mark.parametrize("setting", [{"PORT": "tcp://10.0.0.1:80"}, {"PORT": "99999999"}, {"GEOIP_BIND": "no address"}])

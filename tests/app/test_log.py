@@ -14,7 +14,7 @@ from app.log import WARNING_INTERVAL, JsonFormatter, RareWarnings
 from tests.app.conftest import Server
 from tests.app.test_api import Broken
 from tests.conftest import Service
-from tests.upstream import Upstream, answering
+from tests.upstream import Upstream, answering, ipwhois_answer
 
 Serve = Callable[..., Service]
 Upstreams = Callable[..., Upstream]
@@ -152,3 +152,24 @@ def test_of_many_warnings_one_a_minute_passes_with_the_number_of_the_others() ->
     assert passed(WARNING_INTERVAL + 1) is None
     assert passed(10 * WARNING_INTERVAL) == "bad request (1 more like this since the last line)"
     assert passed(20 * WARNING_INTERVAL) == "bad request"
+
+
+def test_another_warning_is_not_held_back() -> None:
+    rare = RareWarnings()
+
+    def passes(word: str, name: str = "geoip") -> bool:
+        return rare.filter(logging.LogRecord(name, logging.WARNING, __file__, 1, "%s failed", (word,), None))
+
+    assert [passes("a"), passes("b"), passes("a"), passes("b"), passes("c")] == [True, True, False, False, True]
+    # A request for an upgrade is two warnings of uvicorn, the second of which asks for a library.
+    assert [passes("a", "uvicorn.error"), passes("b", "uvicorn.error")] == [True, False]
+
+
+def test_an_address_that_is_answered_badly_does_not_fill_the_log(serve: Serve, upstream: Upstreams) -> None:
+    source = upstream(answering(ipwhois_answer("8.8.8.8", latitude=91)))
+    service = serve(GEOIP_IPWHOIS_URL=source.url)
+    for _ in range(20):
+        assert service.get("/?ip=8.8.8.8").status_code == 502
+    start, warning = service.lines()
+    assert " INFO " in start
+    assert "ipwhois sent an answer that is not valid (latitude: " in warning

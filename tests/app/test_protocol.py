@@ -283,6 +283,43 @@ def test_an_upgrade_is_not_made(protocol: bytes, impatient: Server) -> None:
         assert client.recv(100).startswith(b"HTTP/1.1 204")
 
 
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: geoip\r\nContent-Length: %d\r\n" % len(ASK), ASK, 405),
+        (b"GET /healthz HTTP/1.1\r\nHost: geoip\r\nTransfer-Encoding: chunked\r\n", b"1\r\na\r\n0\r\n\r\n", 204),
+        (b"GET /?ip=8.8.8.8 HTTP/1.1\r\nHost: geoip\r\nContent-Length: 5\r\n", b"hello", 200),
+    ],
+    ids=["like a request", "chunks", "before a slow answer"],
+)
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+def test_the_body_of_a_request_for_an_upgrade_is_not_another_request(
+    head: bytes, body: bytes, status: int, pause: float, impatient: Server
+) -> None:
+    """The parser takes it for one: a proxy would get one answer too many, and hand it to somebody else."""
+    with connect(impatient) as client:
+        client.sendall(head + UPGRADE + b"\r\n" + (b"" if pause else body))
+        time.sleep(pause)
+        with suppress(ConnectionError):
+            client.sendall(body if pause else b"")
+        received = everything(client)
+    assert received.startswith(b"HTTP/1.1 %d " % status)
+    assert received.count(b"HTTP/1.1") == 1
+    assert b"\r\nconnection: close\r\n" in received
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 0\r\n"])
+def test_a_connection_is_kept_after_a_request_for_an_upgrade(length: bytes, impatient: Server) -> None:
+    """Java's client asks for HTTP/2 with its first request, and then goes on with HTTP/1.1."""
+    with connect(impatient) as client:
+        for fields in (length + UPGRADE, b""):
+            client.sendall(ASK[:-2] + fields + b"\r\n")
+            assert client.recv(1000).startswith(b"HTTP/1.1 204")
+
+
 # How long it takes
 
 

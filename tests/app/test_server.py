@@ -279,6 +279,18 @@ def test_idle_clients_shut_nobody_out(soft: int, hard: int, clients: int, serve:
     assert service.log.stat().st_size < 2000, service.log.read_text()[:4000]
 
 
+@pytest.mark.parametrize("limit", [64, 128, 256])
+def test_clients_that_come_all_at_once_do_not_take_the_last_files(limit: int, serve: Serve) -> None:
+    service = serve(through=["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh"])
+    with ExitStack() as stack:
+        for _ in range(500):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", service.port))
+        assert service.get("/healthz").status_code == 204
+    assert service.log.stat().st_size < 2000, service.log.read_text()[:4000]
+
+
 def test_a_limit_of_files_that_need_not_be_raised_is_left_as_it_is(serve: Serve) -> None:
     """macOS refuses to set no limit, even if there was none before."""
     code = (

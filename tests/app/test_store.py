@@ -176,6 +176,12 @@ def test_an_answer_without_an_expiry_is_asked_for_anew(
     assert replica(upstream()).get("/?ip=8.8.8.8").json()["isp"] == "Google LLC"
 
 
+def test_half_a_place_in_the_store_is_none(replica: Replica, upstream: Upstreams, store: redis.Redis) -> None:
+    store.set("geoip:8.8.8.8", json.dumps(STORED | {"latitude": 5}), ex=MAX_STALE + 100)
+    answer = replica(upstream()).get("/?ip=8.8.8.8").json()
+    assert (answer["isp"], answer["latitude"], answer["longitude"]) == ("Stored", None, None)
+
+
 @pytest.mark.parametrize(
     "rubbish",
     [
@@ -187,13 +193,18 @@ def test_an_answer_without_an_expiry_is_asked_for_anew(
         json.dumps(STORED | {"latitude": 91}).encode(),
         json.dumps(STORED | {"isp": 5}).encode(),
         json.dumps(STORED | {"ip": "1.1.1.1"}).encode(),
+        json.dumps(STORED | {"isp": None}).encode(),
+        json.dumps(STORED | {"isp": " ", "city": "Berlin", "latitude": 5}).encode(),
+        json.dumps(STORED | {"isp": None, "latitude": 0, "longitude": 0, "country_code": "ZZ"}).encode(),
+        json.dumps(STORED | {"source": 5}).encode(),
     ],
 )
 def test_rubbish_in_the_store_is_not_an_answer_and_complained_of_once(
     rubbish: bytes, replica: Replica, upstream: Upstreams, store: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(3):
-        store.set(f"geoip:8.8.8.{number}", rubbish, ex=MAX_STALE + 100)
+        about = rubbish.replace(b"8.8.8.8", b"8.8.8.%d" % number)
+        store.set(f"geoip:8.8.8.{number}", about, ex=MAX_STALE + 100)
     service = replica(upstream())
     for number in range(3):
         response = service.get(f"/?ip=8.8.8.{number}")
