@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Address, ip_address
@@ -147,29 +146,27 @@ async def test_a_bug_reaches_those_who_ask_and_is_not_kept(lookup: Make) -> None
 # The limit of time
 
 
-async def test_every_source_has_an_equal_share_of_what_is_left() -> None:
-    started: list[float] = []
-
-    async def note_and_wait() -> None:
-        started.append(time.monotonic())
+async def test_every_source_has_an_equal_share_of_what_is_left(
+    lookup: Make, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def use_the_share_up() -> None:
+        clock.now += 0.2
         await never()
 
-    sources = First(note_and_wait), Second(FAILED), Third(note_and_wait)
-    begin = time.monotonic()
-    await problem(Lookup(sources, timeout=0.6, ttl=0, size=0))
-    end = time.monotonic()
-    assert started[0] - begin < 0.1
-    assert 0.19 < started[1] - started[0] < 0.3  # a third of all
-    assert 0.3 < end - started[1] < 0.5  # what the others left
+    await problem(lookup(First(use_the_share_up), Second(FAILED), Third(never), timeout=0.6))
+    assert caplog.messages == [
+        "first did not answer in time (0.2 s)",  # a third of all
+        "it failed (why)",
+        "third did not answer in time (0.4 s)",  # what the others left
+    ]
 
 
-async def test_a_source_that_is_paused_has_no_share(lookup: Make) -> None:
+async def test_a_source_that_is_paused_has_no_share(lookup: Make, caplog: pytest.LogCaptureFixture) -> None:
     quota = First(QUOTA)
     both = lookup(quota, Second(None, never), timeout=0.3, ttl=0)
     await both.find(EIGHT)
-    start = time.monotonic()
     assert (await problem(both)).code == "quota-exhausted"
-    assert 0.28 < time.monotonic() - start < 0.6
+    assert caplog.messages == ["too many", "second did not answer in time (0.3 s)"]
     assert len(quota.asked) == 1
 
 
@@ -182,19 +179,15 @@ async def test_a_source_whose_pause_ends_in_time_has_its_share() -> None:
 
 
 async def test_a_silent_source_does_not_starve_the_next(lookup: Make, caplog: pytest.LogCaptureFixture) -> None:
-    start = asyncio.get_running_loop().time()
     found = await lookup(First(never), Second(None), timeout=0.4).find(EIGHT)
     assert answer(found).source == "second"
-    assert 0.19 < asyncio.get_running_loop().time() - start < 0.9
     assert caplog.messages == ["first did not answer in time (0.2 s)"]
 
 
 async def test_nothing_within_the_limit_is_a_timeout(lookup: Make) -> None:
-    start = asyncio.get_running_loop().time()
     timeout = await problem(lookup(First(never), Second(never), timeout=0.2))
     assert timeout.code == "upstream-timeout"
     assert codes(timeout) == [("first", "upstream-timeout"), ("second", "upstream-timeout")]
-    assert 0.1 < asyncio.get_running_loop().time() - start < 0.7
 
 
 # The cache
