@@ -226,7 +226,7 @@ def test_with_the_cache_off_nothing_is_shared(
 def in_time(service: Server, target: str) -> object:
     started = time.monotonic()
     isp: object = service.get(target).json()["isp"]
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5  # a store that is waited for never answers
     return isp
 
 
