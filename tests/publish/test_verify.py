@@ -53,7 +53,7 @@ def flip(content: bytes) -> bytes:
 
 
 def pack_anew(content: bytes) -> bytes:
-    """Another layer that is in order by itself."""
+    """Another layer, which is valid by itself."""
     return gzip.compress(gzip.decompress(content) + bytes(1024))
 
 
@@ -106,7 +106,7 @@ def test_an_image_that_is_not_there_is_refused(copy: Registry, checkout: Checkou
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"COSIGN_PUBLIC_KEY": None, "SOURCE": ""}, "whose signature is to be expected"),
+        ({"COSIGN_PUBLIC_KEY": None, "SOURCE": ""}, "it is not known whose signature to expect"),
         ({"COSIGN_PUBLIC_KEY": None, "SOURCE": "https://github.com/OWNER/geoip"}, "TLOG=0 needs a key"),
         ({"COSIGN_PUBLIC_KEY": "/nowhere/cosign.pub"}, "there is no file /nowhere/cosign.pub"),
     ],
