@@ -30,13 +30,13 @@ class First(Scripted):
 
 
 class Second(Scripted):
-    """Another one."""
+    """The source that is asked second."""
 
     name = "second"
 
 
 class Third(Scripted):
-    """And another."""
+    """The source that is asked third."""
 
     name = "third"
 
@@ -221,7 +221,7 @@ async def test_the_services_own_address_is_kept_apart(lookup: Make) -> None:
 
 
 @pytest.mark.parametrize(("ttl", "kept"), [(3600, 60), (20, 20)])
-async def test_what_nobody_knows_is_believed_for_a_minute_or_the_time_to_live(
+async def test_an_unknown_address_is_kept_for_a_minute_or_the_time_to_live(
     ttl: int, kept: int, lookup: Make, clock: Clock
 ) -> None:
     source = First(UNKNOWN, UNKNOWN, None)

@@ -24,7 +24,7 @@ from tests.upstream import Request, Upstream, answering, ipwhois
 # The schema
 
 
-# Leaves without tidying up, where Python before 3.11.3 hangs (https://github.com/python/cpython/issues/102126).
+# os._exit, since Python before 3.11.3 hangs at its normal end (https://github.com/python/cpython/issues/102126).
 SCHEMATHESIS = """
 import os, sys
 from schemathesis.cli import schemathesis
@@ -42,7 +42,7 @@ def run_schemathesis(service: Service, directory: Path, *options: str) -> None:
     done = subprocess.run(
         [*command, "--seed=1", "--no-color", "--request-timeout=5", *options],
         cwd=directory,
-        # Not the one whose lines are counted: that would take it half as long again.
+        # Without coverage, which would take half as long again.
         env={name: value for name, value in environment().items() if not name.startswith("COVERAGE_")},
         capture_output=True,
         text=True,
@@ -125,7 +125,7 @@ ff00::/8
 """
 NETWORKS = [ip_network(text) for text in SPECIAL.split()]
 
-# Python's releases differ here, or have it otherwise than the registries.
+# Python's releases differ here, or differ from the registries.
 DISPUTES = "192.0.0.0/24 192.88.99.0/24 64:ff9b::/96 64:ff9b:1::/48 2001::/23 2002::/16 3fff::/20"
 DISPUTED = [ip_network(text) for text in DISPUTES.split()]
 

@@ -43,7 +43,7 @@ def ended(tmp_path: Path, *, code: str = "", **settings: object) -> subprocess.C
 
 
 def check_refused(process: subprocess.CompletedProcess[str], line: str) -> None:
-    """It has said why, in one line, and exits with the status of a wrong setting."""
+    """Check that it said why, in one line, and ended with the status of a wrong setting."""
     assert (process.returncode, process.stdout) == (2, ""), process.stderr
     assert process.stderr.startswith(f"geoip: {line}"), process.stderr
     assert process.stderr.count("\n") == 1, process.stderr
@@ -110,7 +110,7 @@ def test_without_a_shared_cache_its_client_is_not_imported(serve: Serve, upstrea
 
 
 def test_with_its_default_sources_and_no_network_the_database_answers(serve: Serve) -> None:
-    # Empty is as good as unset.
+    # An empty variable counts as unset.
     service = serve(GEOIP_SOURCES="", GEOIP_IPWHOIS_URL=f"http://127.0.0.1:{free_port()}")
     answer = service.get("/?ip=8.8.8.8").json()
     assert (answer["source"], answer["isp"]) == ("mmdb", "Google LLC")
@@ -278,7 +278,7 @@ def test_idle_clients_shut_nobody_out(soft: int, hard: int, clients: int, serve:
 
 
 def test_a_limit_of_files_that_need_not_be_raised_is_left_as_it_is(serve: Serve) -> None:
-    """macOS refuses to set no limit, even if there was none before."""
+    """macOS refuses to set the limit to infinity, even if it was infinite before."""
     code = (
         "import resource, sys\n"
         "def refuse(*_): raise ValueError('current limit exceeds maximum limit')\n"
@@ -390,7 +390,7 @@ def test_an_upstream_with_a_trusted_certificate_is_asked_and_any_other_is_not(
     misnamed = upstream(tls=server_context(authority[0], "example.org"))
     cases: list[tuple[dict[str, object], Upstream, str | None]] = [
         ({"SSL_CERT_FILE": authority[1]}, trusted, None),
-        ({"SSL_CERT_FILE": ""}, trusted, "upstream-failed"),  # as good as unset: the public ones
+        ({"SSL_CERT_FILE": ""}, trusted, "upstream-failed"),  # counts as unset: the public authorities
         ({"SSL_CERT_FILE": authority[1]}, misnamed, "upstream-failed"),
     ]
     for certificates, server, code in cases:

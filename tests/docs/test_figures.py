@@ -115,7 +115,7 @@ def test_two_dockerfiles_are_compared_as_diff_does(comparison: Path) -> None:
         return [line for line in text.splitlines() if line.startswith(sign)]
 
     written = document.read_text()
-    # Both are right where lines could be paired in two ways: what a diff stands for is compared.
+    # Two diffs may pair equal lines differently and both be right: compare the lines, not their order.
     assert written.count("```") == 2
     assert changes(written, "---") == changes(shown, "---")
     assert changes(written, "+++") == changes(shown, "+++")
@@ -151,7 +151,7 @@ def test_a_table_of_figures_on_stand_ins_says_so(comparison: Path) -> None:
         ("<!-- figure: one, unpacked --><!-- / -->", "a line begins with <!-- figure: one, unpacked -->"),
     ],
 )
-def test_a_figure_that_there_is_not_is_named(comparison: Path, text: str, complaint: str) -> None:
+def test_a_figure_that_does_not_exist_is_named(comparison: Path, text: str, complaint: str) -> None:
     document = comparison.with_name("document.md")
     document.write_text(text)
     written = figures(comparison, document)

@@ -91,7 +91,7 @@ def small(repository: str, tmp_path: Path) -> str:
 
 
 def program(folder: Path, name: str, script: str) -> str:
-    """A program of that name, and a PATH that has it."""
+    """Make a program of that name, and return a PATH that has it."""
     (folder / name).write_text(f"#!/bin/sh\n{script}\n")
     (folder / name).chmod(0o755)
     return f"{folder}:{os.environ['PATH']}"
@@ -179,7 +179,7 @@ def test_the_tree_is_what_a_container_sees(repository: str, tmp_path: Path) -> N
         seen = {f"/{one.name}": (one.mode, one.size) for one in exported if one.isreg()}
     tree = archive.tree(archive.layers(tmp_path / "image.tar"))
     found = {path: (stat.S_IMODE(file.mode), file.size) for path, file in tree.items() if stat.S_ISREG(file.mode)}
-    # An export gives one of a hard link's names as a file, not always the one that the layer does.
+    # An export and a layer may choose different names of a hard link for the file itself.
     assert {path for path in seen.keys() ^ found.keys() if path not in OF_DOCKER} == set()
     assert {path for path in seen.keys() - OF_DOCKER if seen[path] != found[path]} == set()
     assert len(found) > 1000
@@ -263,7 +263,7 @@ def test_every_measure_is_explained_and_shown() -> None:
 
 # Scanners
 
-# A shortened report of trivy 0.7x, and one of grype: what is not read is left out.
+# Shortened reports of trivy 0.7x and grype, with the fields that are read.
 TRIVY = {
     "SchemaVersion": 2,
     "ArtifactName": "image.tar",
@@ -386,7 +386,7 @@ def test_without_a_scanner_nothing_is_called_free_of_vulnerabilities(
 # Trouble
 
 
-def test_an_image_that_is_not_built_is_told_and_the_rest_is_measured(small: str) -> None:
+def test_an_image_that_is_not_built_is_named_and_the_rest_is_measured(small: str) -> None:
     result = compare(*NOT_STARTED, "--repository", small, "alpine", "scratch")
     assert result.returncode == 1
     assert re.fullmatch(r"compare: alpine: docker: .+ [(]is it built[?] make image-alpine[)]\n", result.stderr)
@@ -394,7 +394,7 @@ def test_an_image_that_is_not_built_is_told_and_the_rest_is_measured(small: str)
     assert re.search(r"`scratch` +\| +2.1 kB", result.stdout)
 
 
-def test_an_unknown_image_is_told_with_those_that_there_are() -> None:
+def test_an_unknown_image_is_refused_with_a_list_of_the_known_ones() -> None:
     result = compare("nosuch")
     assert (result.returncode, result.stdout) == (2, "")
     assert "there is no image nosuch: take some of alpine, " in result.stderr
@@ -427,7 +427,7 @@ def test_without_docker_there_is_one_line(host: str) -> None:
     assert re.fullmatch(r"compare: docker: .*running[?].*\n", result.stderr)
 
 
-def test_a_docker_that_is_not_installed_is_told(tmp_path: Path) -> None:
+def test_a_docker_that_is_not_installed_is_one_line(tmp_path: Path) -> None:
     result = compare("scratch", PATH=str(tmp_path))
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "compare: docker cannot be run (No such file or directory): is it installed?\n"
@@ -469,7 +469,7 @@ def test_an_interrupt_leaves_no_container_behind(repository: str, number: int, a
 # The documents
 
 
-def test_what_stands_in_the_way_of_a_fair_reading_is_said(small: str) -> None:
+def test_stand_ins_for_base_images_are_named(small: str) -> None:
     result = compare(*NOT_STARTED, "--repository", small, "scratch")
     [base] = building.bases("scratch")
     assert building.is_stand_in(base) is (f"figures of the published images differ: {base}" in result.stdout)
