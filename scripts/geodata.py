@@ -101,7 +101,7 @@ def month(text: str) -> datetime:
 
 
 def fetch(client: httpx.Client, kind: Kind, months: Iterable[str], url: str, folder: Path, progress: Progress) -> str:
-    """Bring the newest file that is published; return what to say about it."""
+    """Fetch the newest file that is published; return the line to print about it."""
     target = folder / f"dbip-{kind.name}.mmdb"
     held = None
     if target.exists():
@@ -131,7 +131,7 @@ def download(client: httpx.Client, url: str, part: Path, held: float | None, pro
 
     Raises:
         NotThereError: HTTP 404.
-        FetchError: it got nowhere, `TRIES` times running, or the answer is none to be tried again.
+        FetchError: `TRIES` tries in a row brought nothing, or another try would bring the same answer.
 
     """
     deadline = time.monotonic() + TIME_LIMIT
@@ -263,7 +263,7 @@ def check(path: Path, kind: Kind) -> None:
     """Ask the file what the app will ask it.
 
     Raises:
-        FetchError: it is too small for a full file, no database, or does not know where 8.8.8.8 is.
+        FetchError: it is too small for a full file, is not a database, or does not know where 8.8.8.8 is.
 
     """
     size = path.stat().st_size

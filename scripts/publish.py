@@ -118,7 +118,7 @@ def _compare(before: tuple[str, dict[str, Any]] | None, layouts: dict[Image, Pat
 
 
 def _attest(repository: Repository, signer: Signer, image: Image, provenance: dict[str, Any], folder: Path) -> None:
-    """Attach what is missing."""
+    """Attach the attestations that an image lacks."""
     reference = repository.at(image.digest)
     for kind in (PROVENANCE, SBOM):
         with suppress(FailedError):

@@ -14,7 +14,7 @@ from typing import Any
 from engine import ENGINE, ToolError, docker, last_line, run
 
 LIMIT = 900.0  # seconds for one scan: the first one fetches a database
-# Each scanner's image, and its arguments; ARCHIVE stands for the path. Their answers are told in
+# Each scanner's image, and its arguments; ARCHIVE stands for the path. Their answers are described in
 # https://trivy.dev/latest/docs/configuration/reporting/#json and https://github.com/anchore/grype (presenter/models).
 SCANNERS = {
     "trivy": ("aquasec/trivy", "image --input ARCHIVE --scanners vuln --list-all-pkgs --format json --quiet"),
