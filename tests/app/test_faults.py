@@ -19,7 +19,7 @@ import httpx
 import pytest
 import trustme
 
-from tests.app.conftest import Server
+from tests.app.conftest import Server, serving
 from tests.conftest import Service, free_port
 from tests.upstream import (
     Behaviour,
@@ -566,6 +566,15 @@ def test_requests_for_different_addresses_are_under_way_together(running: Runnin
         found = list(pool.map(service.get, ["/?ip=8.8.8.8", "/?ip=8.8.4.4"]))
     assert [response.json()["ip"] for response in found] == ["8.8.8.8", "8.8.4.4"]
     assert closed(slow)
+
+
+def test_a_kept_connection_is_closed_at_the_end(upstream: Upstreams) -> None:
+    keep = http_answer(ipwhois_answer("8.8.8.8"), headers={"Connection": "keep-alive"})
+    source = upstream(sending(keep, then=silent))
+    with serving(GEOIP_IPWHOIS_URL=source.url) as service:
+        assert service.get("/?ip=8.8.8.8").status_code == 200
+        assert source.open == 1
+    assert closed(source)
 
 
 def test_cookies_are_not_kept(running: Running, upstream: Upstreams) -> None:
