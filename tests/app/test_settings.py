@@ -52,6 +52,7 @@ def test_the_defaults_serve_everybody_on_port_8080() -> None:
         ("GEOIP_CACHE_SIZE", "many", "GEOIP_CACHE_SIZE: "),
         ("GEOIP_IPIFY_URL", "https://u:se%20cret@host/", "GEOIP_IPIFY_URL: a base URL has no user"),
         ("GEOIP_IPIFY_URL", "https://host/?token=se%20cret", "GEOIP_IPIFY_URL: a base URL has no user"),
+        ("GEOIP_IPIFY_URL", "https://host/#se%20cret", "GEOIP_IPIFY_URL: a base URL has no user"),
         ("GEOIP_TRUSTED_PROXIES", "*", "GEOIP_TRUSTED_PROXIES: '*' is not an address or a network"),
         ("GEOIP_TRUSTED_PROXIES", "10.0.0.1/8", "GEOIP_TRUSTED_PROXIES: '10.0.0.1/8' is not an address or a network"),
         (
