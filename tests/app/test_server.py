@@ -55,7 +55,9 @@ def check_refused(process: subprocess.CompletedProcess[str], line: str) -> None:
 
 def test_it_serves_and_says_where(serve: Serve, upstream: Upstreams) -> None:
     service = serve(GEOIP_IPWHOIS_URL=upstream().url)
-    assert service.get("/?ip=8.8.8.8").json()["isp"] == "Google LLC"
+    answer = service.get("/?ip=8.8.8.8")
+    assert answer.json()["isp"] == "Google LLC"
+    assert "server" not in answer.headers  # what serves it is nobody's business
     (line,) = service.lines()
     assert service.url in line
     assert "ipwhois" in line
