@@ -57,7 +57,7 @@ def test_it_serves_and_says_where(serve: Serve, upstream: Upstreams) -> None:
     service = serve(GEOIP_IPWHOIS_URL=upstream().url)
     answer = service.get("/?ip=8.8.8.8")
     assert answer.json()["isp"] == "Google LLC"
-    assert "server" not in answer.headers  # what serves it is nobody's business
+    assert "server" not in answer.headers  # it would tell an attacker which software this is
     (line,) = service.lines()
     assert service.url in line
     assert "ipwhois" in line
@@ -277,6 +277,18 @@ def test_idle_clients_shut_nobody_out(soft: int, hard: int, clients: int, serve:
             check_answered(connect())
     assert service.get("/healthz").status_code == 204
     assert service.log.stat().st_size < 2000, service.log.read_text()[:4000]
+
+
+def test_950_clients_at_once_are_answered_although_a_process_is_given_256_files(serve: Serve) -> None:
+    service = serve(through=["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh"])
+    with ExitStack() as stack:
+        clients = []
+        for number in range(950):
+            clients.append(stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=5)))
+            if number % 50 == 0:  # so that the backlog is never full
+                assert service.get("/healthz").status_code == 204
+        for client in clients:
+            check_answered(client)
 
 
 def test_a_limit_of_files_that_need_not_be_raised_is_left_as_it_is(serve: Serve) -> None:
