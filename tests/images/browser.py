@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-PATIENCE = 10  # seconds, for anything that the page should do at once
+LIMIT = 10  # seconds for anything that the page should do at once
 
 PHONE, LAPTOP, PROJECTOR = (320, 640), (1280, 800), (1920, 1080)
 
@@ -48,7 +48,7 @@ def start_chromium(profile: Path) -> Iterator[Chrome]:
         service = ChromeService("/usr/bin/chromedriver")
     driver = Chrome(options, service)
     try:
-        driver.set_page_load_timeout(PATIENCE)
+        driver.set_page_load_timeout(LIMIT)
         yield driver
     finally:
         driver.quit()
@@ -69,7 +69,7 @@ class Browser:
         self.wait(lambda: self.driver.find_elements(By.CSS_SELECTOR, "main[aria-busy=false]"))
 
     def wait(self, condition: Callable[[], object]) -> None:
-        WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05).until(lambda _: condition())
+        WebDriverWait(self.driver, LIMIT, poll_frequency=0.05).until(lambda _: condition())
 
     def wait_for_address(self, address: str) -> None:
         self.wait(lambda: self.text("address") == address)

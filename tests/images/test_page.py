@@ -30,7 +30,7 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
 from tests.conftest import free_port
-from tests.images.browser import LAPTOP, PATIENCE, PHONE, PROJECTOR, Browser, on_debian, start_chromium
+from tests.images.browser import LAPTOP, LIMIT, PHONE, PROJECTOR, Browser, on_debian, start_chromium
 from tests.upstream import Upstream, answering, ipwhois_answer
 
 IMAGE = "geoip:scratch"
@@ -57,7 +57,7 @@ def fetch(url: str, accept: str) -> tuple[int, Message, bytes]:
     request = urllib.request.Request(url, headers={"Accept": accept})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=PATIENCE) as response:
+        with opener.open(request, timeout=LIMIT) as response:
             return response.status, response.headers, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read()
