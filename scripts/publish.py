@@ -87,7 +87,7 @@ def _built(
     known = supported()
     for name in names:
         if name not in known:
-            raise RefusedError(f"this Docker does not build for {name}, only for {', '.join(known)}")
+            raise RefusedError(f"this Docker does not build for {name}: set PLATFORMS to some of {','.join(known)}")
     layouts, provenance = {}, {}
     for name in names:
         place = folder / name.replace("/", "-")

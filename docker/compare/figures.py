@@ -36,7 +36,7 @@ def render(text: str, comparison: Comparison) -> str:
         if not MARKER.match(text, opening.start()):
             raise ValueError(f"this marker cannot be read: {opening[0]}")
         if opening[1] == "figure" and text[: opening.start()][-1:] in ("", "\n"):
-            raise ValueError(f"a line begins with {opening[0]}")
+            raise ValueError(f"a line begins with {opening[0]}: put a word before it")
     return MARKER.sub(lambda marker: f"{marker['begin']}{_content(marker, comparison)}{marker['end']}", text)
 
 

@@ -37,7 +37,7 @@ def packages(archive: Path) -> Counter[str]:
     try:
         found = {(one["type"], one["name"], one["version"]) for one in _json("syft", run(*command))["artifacts"]}
     except (KeyError, TypeError):
-        raise ToolError("syft: its output has an unknown form") from None
+        raise ToolError("syft: its output has an unknown form: install another release of it") from None
     return Counter(kind for kind, *_ in found)
 
 
@@ -84,7 +84,7 @@ def scan(scanner: str, command: list[str], archive: Path) -> Vulnerabilities:
             version, database = answer["descriptor"]["version"], answer["descriptor"]["db"]
             built = database.get("status", database)["built"]  # in older releases without `status`
     except (AttributeError, KeyError, TypeError):
-        raise ToolError(f"{scanner}: its output has an unknown form") from None
+        raise ToolError(f"{scanner}: its output has an unknown form: install another release of it") from None
     counts = Counter(severity.lower() for severity in found.values())
     return {"all": len(found), "critical": counts["critical"], "high": counts["high"]} | {
         "scanner": f"{scanner} {version}, with its database of {built}"

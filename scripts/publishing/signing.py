@@ -74,7 +74,7 @@ def verifier(source: str, limit: float) -> Signer:
     """The signer to expect: the owner of COSIGN_PUBLIC_KEY, or the release workflow of the repository at `source`."""
     if key := os.environ.get("COSIGN_PUBLIC_KEY"):
         if "://" not in key and not Path(key).is_file():
-            raise RefusedError(f"COSIGN_PUBLIC_KEY: there is no file {key}")
+            raise RefusedError(f"COSIGN_PUBLIC_KEY: there is no file {key}: name the public half of the key")
         key = key if "://" in key else str(Path(key).resolve())
         return Signer(key, (), ("--key", key), limit)
     if not source.startswith("https://github.com/"):

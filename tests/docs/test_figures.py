@@ -144,7 +144,7 @@ def test_a_table_of_figures_on_stand_ins_says_so(comparison: Path) -> None:
         ("A <!-- figure: one, files --><!-- / -->", "there is no figure of files of one"),
         ("A <!-- figure: one -->1<!-- / -->", "this marker cannot be read: <!-- figure: one -->"),
         ("<!-- comparison -->\n<!-- /comparison -->", "there is no measure ''"),
-        ("<!-- comparison: weight -->\n<!-- /comparison -->", "there is no measure 'weight': unpacked"),
+        ("<!-- comparison: weight -->\n<!-- /comparison -->", "there is no measure 'weight': take some of unpacked"),
         ("<!-- comparison: shell -->\n", "this marker cannot be read: <!-- comparison: shell -->"),
         ("<!-- diff: alpine, nosuch -->\n<!-- /diff -->", "nosuch.Dockerfile"),
         ("A\n<!-- figure: one, unpacked --><!-- / -->", "a line begins with <!-- figure: one, unpacked -->"),

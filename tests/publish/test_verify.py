@@ -100,7 +100,10 @@ def test_the_tag_of_another_image_is_found(copy: Registry, checkout: Checkout) -
 
 def test_an_image_that_is_not_there_is_refused(copy: Registry, checkout: Checkout) -> None:
     result = checkout.verify(f"{copy.repository}:nothing")
-    assert (result.status, result.errors) == (2, [f"verify: the registry has no {copy.repository}:nothing"])
+    assert (result.status, result.errors) == (
+        2,
+        [f"verify: the registry has no {copy.repository}:nothing: check its name and its tag"],
+    )
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,10 @@ def test_parts_of_other_months_are_removed(server: Server, folder: Path) -> None
 def test_no_file_for_either_month_is_an_error(server: Server, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.files = {}
     assert run(server, folder) == 1
-    assert f"geodata: city: {server.url} has no file for 2026-11 or 2026-10\n" in capsys.readouterr().err
+    assert (
+        f"geodata: city: {server.url} has no file for 2026-11 or 2026-10: name another month with --month\n"
+        in capsys.readouterr().err
+    )
     assert names(folder) == []
 
 
