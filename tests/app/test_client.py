@@ -291,23 +291,6 @@ def test_connections_that_the_upstream_gave_up_are_closed_while_another_is_in_us
     asyncio.run(ask())
 
 
-def test_a_connection_that_broke_is_replaced_once(upstream: Upstreams) -> None:
-    def hang_up_later(connection: socket.socket, _: Request) -> None:
-        connection.sendall(http_answer({}, headers={"Connection": "keep-alive"}))
-        connection.recv(65536)  # the next request, which is not answered
-
-    source = upstream(hang_up_later)
-
-    async def ask() -> None:
-        client = Client()
-        for _ in range(3):
-            assert (await client.get(source.url, {})).status == 200
-        await client.aclose()
-
-    asyncio.run(ask())
-    assert source.accepted == 3
-
-
 def test_a_connection_that_was_closed_is_skipped_for_an_older_one(upstream: Upstreams) -> None:
     def answer(connection: socket.socket, request: Request) -> None:
         if request.target == "/closing":

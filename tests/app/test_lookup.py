@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Address, ip_address
@@ -127,13 +126,6 @@ async def test_the_first_failure_decides_and_every_source_is_listed(lookup: Make
 async def test_a_single_source_is_not_listed(lookup: Make) -> None:
     failed = await problem(lookup(First(FAILED)))
     assert (failed.detail, codes(failed), failed.details().sources) == ("it failed", [], None)
-
-
-async def test_a_failure_is_one_warning_and_an_unknown_address_none(
-    lookup: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    await problem(lookup(First(UNKNOWN), Second(FAILED)))
-    assert caplog.record_tuples == [("geoip", logging.WARNING, "it failed (why)")]
 
 
 async def test_a_bug_reaches_those_who_ask_and_is_not_kept(lookup: Make) -> None:
@@ -290,16 +282,6 @@ async def test_the_cache_is_bounded_and_forgets_what_was_used_longest_ago(lookup
         await cached.find(address)
     assert status(await cached.find(one), cached) == "geoip; hit; ttl=3600"
     assert status(await cached.find(two), cached) == "geoip; fwd=uri-miss; stored"
-
-
-async def test_no_more_is_kept_than_the_size_says(lookup: Make) -> None:
-    source = First(None)
-    cached = lookup(source, size=1000)
-    for number in range(5000):
-        await cached.find(IPv4Address(number))
-    found = [await cached.find(IPv4Address(number)) for number in range(4999, 2999, -1)]
-    assert ["hit" in status(each, cached) for each in found] == [True] * 1000 + [False] * 1000
-    assert len(source.asked) == 6000
 
 
 @pytest.mark.parametrize(("ttl", "size"), [(0, 100), (3600, 0)])

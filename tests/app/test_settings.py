@@ -264,12 +264,6 @@ def test_the_settings_of_a_source_from_outside_are_read_and_named(monkeypatch: p
     load_settings()  # without that source, its variables are ignored
 
 
-def test_an_ipv4_mapped_network_is_the_ipv4_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GEOIP_TRUSTED_PROXIES", "::ffff:127.0.0.0/104,::ffff:10.0.0.1,2001:db8::/32")
-    proxies = [str(network) for network in load_settings().trusted_proxies]
-    assert proxies == ["127.0.0.0/8", "10.0.0.1/32", "2001:db8::/32"]
-
-
 def test_files_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEOIP_MMDB_CITY", "/a b/four.mmdb, six.mmdb,")
     assert load_settings().of_source("mmdb").city == (Path("/a b/four.mmdb"), Path("six.mmdb"))
