@@ -37,7 +37,7 @@ def main() -> int:
         print("the benchmark reads the CPU time of processes from /proc: run it on Linux", file=sys.stderr)
         return 2
     if not shutil.which("wrk"):
-        print("wrk is missing: apt-get install wrk", file=sys.stderr)
+        print("wrk is missing: install it (Debian, Ubuntu: apt-get install wrk)", file=sys.stderr)
         return 2
     named = os.environ.get("ECHOIP")
     if named and not shutil.which(named):

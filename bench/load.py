@@ -16,12 +16,12 @@ MANY = 2**24
 """Addresses of which hardly one is asked twice."""
 
 Figures = dict[str, dict[str, dict[str, float]]]
-"""Of each table, each row's values: `{"hit": {"geoip": {"cpu_us": 50.1, …}, …}, …}`."""
+"""The values of each row of each table: `{"hit": {"geoip": {"cpu_us": 50.1, …}, …}, …}`."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """Of one run of wrk: how many requests, how many a second, milliseconds, how many failed."""
+    """One run of wrk: requests, requests a second, milliseconds, and failures."""
 
     requests: int
     rate: float

@@ -10,7 +10,7 @@ _GROWTH = {"requests/s": "rate", "CPU µs": "cpu_us", "p99, ms": "p99_ms", "fail
 _STEPS = {"start, ms": "start_ms", "least": "least", "most": "most"}
 _IMAGE = {"hit, CPU µs": "hit_us", "miss, CPU µs": "miss_us", "start, ms": "start_ms"}
 _IMAGE |= {"MB after it": "memory_mb", "MB after 10,000 addresses": "memory_after_mb"}
-TABLES = {  # of each group of figures, the head of its first column, and of the others
+TABLES = {  # for each group of figures: the head of its first column, and the heads of the others
     "hit": ("a hit, 16 clients", _LOAD),
     "miss": ("a miss, 16 clients", _LOAD),
     "slow": ("misses, 128 clients, upstream at 50 ms", _LOAD),

@@ -18,7 +18,7 @@ ROOT = HERE.parent
 LIMIT = 60
 """Seconds that anything may take to start or to end."""
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("GEOIP_", "PYTHON"))}
-"""Of what is measured: its settings are the defaults, and Python keeps the bytecode that it compiles."""
+"""The environment of what is measured: default settings, and a Python that keeps the bytecode that it compiles."""
 
 _NGINX = """
 daemon off; pid {folder}/pid; error_log stderr error; worker_processes auto; worker_rlimit_nofile 4096;

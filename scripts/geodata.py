@@ -101,7 +101,7 @@ def month(text: str) -> datetime:
 
 
 def fetch(client: httpx.Client, kind: Kind, months: Iterable[str], url: str, folder: Path, progress: Progress) -> str:
-    """Bring the newest file that is published; return what to say about it."""
+    """Fetch the newest file that is published; return the line to print about it."""
     target = folder / f"dbip-{kind.name}.mmdb"
     held = None
     if target.exists():
@@ -123,7 +123,7 @@ def fetch(client: httpx.Client, kind: Kind, months: Iterable[str], url: str, fol
         for left in folder.glob(f"dbip-{kind.name}-lite-*.part"):  # of other months
             left.unlink()
         return f"{target}: {target.stat().st_size:,} bytes, {published}. IP Geolocation by DB-IP (https://db-ip.com)"
-    raise FetchError(f"{url} has no file for {' or '.join(months)}")
+    raise FetchError(f"{url} has no file for {' or '.join(months)}: name another month with --month")
 
 
 def download(client: httpx.Client, url: str, part: Path, held: float | None, progress: Progress) -> float | None:
@@ -131,7 +131,7 @@ def download(client: httpx.Client, url: str, part: Path, held: float | None, pro
 
     Raises:
         NotThereError: HTTP 404.
-        FetchError: it got nowhere, `TRIES` times running, or the answer is none to be tried again.
+        FetchError: `TRIES` tries in a row brought nothing, or another try would bring the same answer.
 
     """
     deadline = time.monotonic() + TIME_LIMIT
@@ -141,7 +141,7 @@ def download(client: httpx.Client, url: str, part: Path, held: float | None, pro
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FetchError(f"another run is fetching {part.name}") from None
+            raise FetchError(f"another run is fetching {part.name}: wait until it has ended") from None
         try:
             while True:
                 size = file.tell()
@@ -186,7 +186,7 @@ def receive(
             if total == start:
                 return last_modified(response)
             empty(file)
-            raise httpx.RemoteProtocolError("the file is another one than before")
+            raise httpx.RemoteProtocolError("the server has another file than before")
         if status in {408, 425, 429, 500, 502, 503, 504}:
             raise httpx.RemoteProtocolError(f"HTTP {status}")
         if status == httpx.codes.OK:
@@ -263,7 +263,7 @@ def check(path: Path, kind: Kind) -> None:
     """Ask the file what the app will ask it.
 
     Raises:
-        FetchError: it is too small for a full file, no database, or does not know where 8.8.8.8 is.
+        FetchError: it is too small for a full file, is not a database, or does not know where 8.8.8.8 is.
 
     """
     size = path.stat().st_size

@@ -1,9 +1,9 @@
 """Pack any Python project as an image: python -m scripts.own ../shop shop.web scratch
 
-Variables are its options: RUN, WHOLE, JOB, BUILD_OPTIONS and ENGINE, which docs/your-own-app.md explains.
+Its options are the variables RUN, WHOLE, JOB, BUILD_OPTIONS and ENGINE: docs/your-own-app.md explains them.
 
-build/own/NAME-BASE gets all that the image is made of, so that `docker build` alone makes it again: the project, its
-lock as a requirements.txt, and the recipe of docker/own/ with the name of the module.
+build/own/NAME-BASE holds all that the image is built from, so that `docker build` alone builds it again: the project,
+its lock as a requirements.txt, and the recipe of docker/own/ with the name of the module.
 """
 
 import argparse
@@ -25,7 +25,7 @@ RECIPES = ROOT / "docker/own"
 BASES = ("slim", "distroless-python", "distroless", "scratch")
 FROZEN = ("distroless", "scratch")
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
-PATIENCE = 5  # seconds that an app has to go on for
+TRIAL = 5  # seconds for which an app has to run
 LIMIT = 900  # seconds for a build
 
 
@@ -38,7 +38,7 @@ def run(*command: str, limit: float = 60) -> subprocess.CompletedProcess[str]:
 
 
 def read(file: Path) -> str:
-    """Its text. OwnError: it is not UTF-8, as what PowerShell writes may be."""
+    """Its text. OwnError if it is not UTF-8, as what PowerShell writes may be."""
     try:
         return file.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -46,7 +46,7 @@ def read(file: Path) -> str:
 
 
 def toml(file: Path) -> dict[str, Any]:
-    """The tables of a TOML file. OwnError: it is damaged."""
+    """The tables of a TOML file. OwnError if it is damaged."""
     try:
         return tomllib.loads(read(file))
     except tomllib.TOMLDecodeError as error:
@@ -54,14 +54,14 @@ def toml(file: Path) -> dict[str, Any]:
 
 
 def project_name(project: Path) -> str:
-    """The name in pyproject.toml, or the folder's, as an image may be called."""
+    """The name in pyproject.toml, or else the folder's, in characters that the name of an image may have."""
     file = project / "pyproject.toml"
     name = toml(file).get("project", {}).get("name") if file.exists() else None
     return re.sub(r"[^a-z0-9]+", "-", (name or project.name).lower()).strip("-") or "app"
 
 
 def requirements(project: Path) -> str:
-    """The project's lock as a requirements.txt with hashes. OwnError: it has none, or one for only a part of it."""
+    """The project's lock as a requirements.txt with hashes. OwnError if it has none, or one for only a part of it."""
     lock = exported(project)
     if part := re.search(UNHASHED, lock, re.MULTILINE):
         raise OwnError(
@@ -122,7 +122,7 @@ def pinned(package: dict[str, Any], groups: list[str]) -> str:
 
 
 def check_module(project: Path, module: str) -> None:
-    """OwnError: `python -m module` cannot run it."""
+    """OwnError if `python -m module` cannot run it."""
     if not re.fullmatch(r"\w+(\.\w+)*", module):
         raise OwnError(f"MODULE={module} is not the name of a module: write it as package.module")
     path = module.replace(".", "/")
@@ -165,11 +165,11 @@ def last_line(text: str) -> str:
     for number in reversed(range(len(lines))):
         if re.match(raised, lines[number]):
             return " ".join(lines[number : number + 3])
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"
 
 
 def explain(log: str, base: str) -> str:
-    """The reason for which a build failed, in one line, and what to do."""
+    """Why a build failed and what to do, in one line."""
     if "DO NOT MATCH THE HASHES" in log:
         package = re.search(r"^#\S+ [\d.]+ +(\S+)(?: from .*)?:?$\n.*Expected sha256", log, re.MULTILINE)
         name = package[1] if package else "a package"
@@ -202,7 +202,7 @@ def advice(said: str, base: str) -> str:
 
 
 def build(engine: list[str], options: list[str], folder: Path, base: str) -> str:
-    """Build the image, or one stage of it, without a name; its id. OwnError: why it cannot be built."""
+    """Build the image, or one stage of it, without a name, and return its id. OwnError if it cannot be built."""
     log, image = folder.with_suffix(".log"), folder.with_suffix(".id")
     try:
         result = run(*engine, "build", "--iidfile", str(image), *options, str(folder), limit=LIMIT)
@@ -217,7 +217,7 @@ def build(engine: list[str], options: list[str], folder: Path, base: str) -> str
 
 
 def options_of(variable: str) -> list[str]:
-    """The options in a variable. OwnError: a quotation mark is missing."""
+    """The options in a variable. OwnError if a quotation mark is missing."""
     try:
         return shlex.split(os.environ.get(variable, ""))
     except ValueError as error:
@@ -225,14 +225,14 @@ def options_of(variable: str) -> list[str]:
 
 
 def try_out(engine: list[str], image: str, module: str, base: str) -> None:
-    """Run it for some seconds as it is meant to run. OwnError: it ends."""
+    """Run it for some seconds, read-only and without capabilities. OwnError if it ends."""
     options = options_of("RUN")
     started = run(*engine, "run", "--detach", *HARDENED, "--volume=/data", *options, image)
     container = last_line(started.stdout)
     if started.returncode:
         raise OwnError(f"{module} does not start: {container}")
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TRIAL
         while time.monotonic() < deadline:
             state = json.loads(run(*engine, "container", "inspect", "--format", "{{json .State}}", container).stdout)
             if not state["Running"]:
@@ -266,7 +266,7 @@ LEFT_OUT = {
 
 
 def pack(engine: list[str], app: str, module: str, base: str) -> None:
-    """Make the image, and say what it is. OwnError: why it cannot be made."""
+    """Make the image, and say what is in it. OwnError if it cannot be made."""
     if not (app and module and base):
         raise OwnError(f"usage: make own APP=path/to/project MODULE=package.module BASE=… (one of {', '.join(BASES)})")
     if not shutil.which(engine[0]):
@@ -294,7 +294,7 @@ def pack(engine: list[str], app: str, module: str, base: str) -> None:
         print(LEFT_OUT[base], flush=True)
     image = build(engine, options, folder, base)
     try_out(engine, image, module, base)
-    # Every step is there already: this gives it its name.
+    # All steps are in the cache: this only gives the image its name.
     if run(*command, limit=LIMIT).returncode:
         raise OwnError(f"{shlex.join(command)} failed: run it to see why")
     print(f"{tag} takes {unpacked(engine, tag) / 1e6:.1f} MB unpacked")

@@ -1,7 +1,7 @@
 """Look for sentences that need a second reading, in documents, comments and docstrings: `make check` does.
 
-proselint looks for its own rules in GENERAL, and for those of this project below. Code is blanked out first, so
-that a finding keeps its line.
+proselint applies those of its own rules that GENERAL names, and the RULES of this project. Code is blanked out first,
+so that a finding keeps its line.
 """
 
 import argparse

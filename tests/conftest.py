@@ -41,9 +41,9 @@ class Service:
         return self.log.read_text().splitlines()
 
 
-# Below those that the kernel hands out (32768 and up on Linux, 49152 elsewhere): before the service listens on one of
-# these, another test's upstream would have it. Each of pytest's workers goes through some hundreds of its own, in an
-# order of its own: a second run may be under way.
+# These ports are below those that the kernel hands out (32768 and up on Linux, 49152 elsewhere), so that no upstream
+# gets one before the service listens on it. Each of pytest's workers has 500 of its own, in a random order, since a
+# second run may be under way.
 _first = 10_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 44 * 500
 _ports = itertools.cycle(random.sample(range(_first, _first + 500), 500))
 
@@ -66,7 +66,7 @@ def environment(**settings: object) -> dict[str, str]:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """End a process as an orchestrator does: politely, and then not."""
+    """End a process as an orchestrator does: by SIGTERM, and by SIGKILL if it does not end."""
     process.terminate()
     try:
         process.wait(timeout=10)
@@ -123,7 +123,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
 @pytest.fixture
 def upstream() -> Iterator[Callable[..., Upstream]]:
-    """Start an upstream that behaves like this (as ipwho.is, if nothing else is said)."""
+    """Start an upstream with this behaviour, by default that of ipwho.is."""
     with ExitStack() as stack:
 
         def start(behaviour: Behaviour = ipwhois, **options: object) -> Upstream:

@@ -17,7 +17,7 @@ from app.address import IPAddress
 
 @dataclass(frozen=True)
 class Request:
-    """The requests that the upstream got."""
+    """A request that the upstream got."""
 
     target: str
     headers: dict[str, str]
@@ -29,7 +29,7 @@ Behaviour = Callable[[socket.socket, Request], None]
 
 @dataclass
 class Upstream:
-    """A server on loopback, unless told otherwise, that behaves as it is told; `requests` holds what it was asked."""
+    """A server, by default on loopback, with a behaviour; `requests` holds what it was asked."""
 
     behaviour: Behaviour
     tls: ssl.SSLContext | None = None
@@ -37,7 +37,7 @@ class Upstream:
     open: int = 0
     """Connections that neither side has closed."""
     accepted: int = 0
-    """Connections that there were in all."""
+    """Connections since the start."""
     host: str = "127.0.0.1"
 
     def __enter__(self) -> Self:
@@ -52,7 +52,7 @@ class Upstream:
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        with suppress(OSError):  # this wakes the thread on Linux; macOS refuses it, and wakes the thread at the close
+        with suppress(OSError):  # it wakes the thread on Linux; macOS refuses it, and wakes the thread at the close
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 

@@ -1,6 +1,6 @@
 """Measure images side by side: `make compare`, or `python docker/compare NAME…`.
 
-Exit status: 0; 1 where something could not be measured, and a line says why; 130 when interrupted.
+Exit status: 0; 1 if something could not be measured, and a line says why; 130 if it was interrupted.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def measure(options: argparse.Namespace) -> tuple[Comparison, bool]:
 
 
 def _fill(row: Row, subject: Subject, skipped: dict[str, str]) -> bool:
-    """Take the measures of an image, and whether none failed."""
+    """Take the measures of an image, and tell whether all succeeded."""
     failed: dict[str, list[str]] = {}
     for measure in MEASURES:
         if measure.name in skipped:

@@ -1,8 +1,8 @@
 """What is in an image: the one reader of what `docker save` writes, for the comparison and for the images' tests.
 
 A layer is a tar archive of the files that it adds, and of whiteouts for those that it takes away, as in
-https://github.com/opencontainers/image-spec/blob/main/layer.md. Docker's classic store gives it as it is, containerd's
-compressed. All is computed from the uncompressed layers, so that both stores give the same figures.
+https://github.com/opencontainers/image-spec/blob/main/layer.md. Docker's classic store writes it uncompressed, and
+containerd's store compressed. All figures are those of uncompressed layers, so that both stores give the same.
 """
 
 import gzip
@@ -70,7 +70,7 @@ def contents(path: Path) -> Iterator[tuple[str, File, bytes]]:
 def compressed(path: Path, known: dict[str, int]) -> dict[str, int]:
     """The bytes of each layer in a registry, by its digest: compressed by gzip, level 6, as engines push it.
 
-    `known` are the sizes of layers that were compressed before, of other images too; it is added to.
+    `known` holds the sizes of layers that were compressed before, also for other images; new ones are added to it.
     """
     sizes = {}
     for digest, blob in _blobs(path):
@@ -112,7 +112,7 @@ def _remove_below(seen: dict[str, File], folder: str) -> None:
 
 def _file(member: tarfile.TarInfo) -> File:
     kind = stat.S_IFREG if member.isreg() or member.islnk() else KINDS.get(member.type, stat.S_IFIFO)
-    # One spelling of a name: no ./ before it, and no slash after a folder.
+    # Archives differ in names: with ./ at the start, or a slash after a folder.
     path = str(PurePosixPath("/", member.name))
     size = member.size if member.isreg() else 0
     link = member.linkname if member.islnk() or member.issym() else ""

@@ -3,7 +3,7 @@
     python docker/compare/figures.py docs/comparison.json [--check] DOCUMENT…
 
 In a document, what is written stands between two comments. A line must not begin with a figure: Markdown would take
-the line for HTML. Exit status: 0; 1 where --check found a document that is not current, or there is no such figure.
+the line for HTML. Exit status: 0; 1 if a document is not current (--check), or if there is no such figure.
 
     <!-- figure: scratch, compressed -->11.3 MB<!-- / -->
     <!-- figure: buster-single / scratch, unpacked -->8.6<!-- / -->
@@ -36,7 +36,7 @@ def render(text: str, comparison: Comparison) -> str:
         if not MARKER.match(text, opening.start()):
             raise ValueError(f"this marker cannot be read: {opening[0]}")
         if opening[1] == "figure" and text[: opening.start()][-1:] in ("", "\n"):
-            raise ValueError(f"a line begins with {opening[0]}")
+            raise ValueError(f"a line begins with {opening[0]}: put a word before it")
     return MARKER.sub(lambda marker: f"{marker['begin']}{_content(marker, comparison)}{marker['end']}", text)
 
 

@@ -31,7 +31,7 @@ PYTHON = re.compile(r"(?:^|/)(?:lib)?python(3[.][0-9]+)(?:[.]so.*)?$")
 
 @dataclass
 class Subject:
-    """An image that is measured. Facts that several measures need are found out once."""
+    """An image that is measured. It finds the facts that several measures need only once."""
 
     name: str
     image: str

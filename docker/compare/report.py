@@ -65,7 +65,7 @@ def table(comparison: Comparison, names: list[str]) -> str:
     lines: list[list[str]] = [[] for _ in range(len(comparison.images) + 2)]
     for name in ["image", *names]:
         if name not in {"image", *UNITS}:
-            raise ValueError(f"there is no measure {name!r}: {', '.join(UNITS)}")
+            raise ValueError(f"there is no measure {name!r}: take some of {', '.join(UNITS)}")
         cells = [f"`{row.name}`" if name == "image" else cell(row, name) for row in comparison.images]
         width = max(map(len, [name, "----", *cells]))
         number = UNITS.get(name) in ("MB", "s", "count")

@@ -14,7 +14,7 @@ from typing import Any
 from engine import ENGINE, ToolError, docker, last_line, run
 
 LIMIT = 900.0  # seconds for one scan: the first one fetches a database
-# Each scanner's image, and its arguments; ARCHIVE stands for the path. Their answers are told in
+# Each scanner's image, and its arguments; ARCHIVE stands for the path. Their answers are described in
 # https://trivy.dev/latest/docs/configuration/reporting/#json and https://github.com/anchore/grype (presenter/models).
 SCANNERS = {
     "trivy": ("aquasec/trivy", "image --input ARCHIVE --scanners vuln --list-all-pkgs --format json --quiet"),
@@ -37,7 +37,7 @@ def packages(archive: Path) -> Counter[str]:
     try:
         found = {(one["type"], one["name"], one["version"]) for one in _json("syft", run(*command))["artifacts"]}
     except (KeyError, TypeError):
-        raise ToolError("syft: its output has an unknown form") from None
+        raise ToolError("syft: its output has an unknown form: install another release of it") from None
     return Counter(kind for kind, *_ in found)
 
 
@@ -84,7 +84,7 @@ def scan(scanner: str, command: list[str], archive: Path) -> Vulnerabilities:
             version, database = answer["descriptor"]["version"], answer["descriptor"]["db"]
             built = database.get("status", database)["built"]  # in older releases without `status`
     except (AttributeError, KeyError, TypeError):
-        raise ToolError(f"{scanner}: its output has an unknown form") from None
+        raise ToolError(f"{scanner}: its output has an unknown form: install another release of it") from None
     counts = Counter(severity.lower() for severity in found.values())
     return {"all": len(found), "critical": counts["critical"], "high": counts["high"]} | {
         "scanner": f"{scanner} {version}, with its database of {built}"

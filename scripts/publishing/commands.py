@@ -56,7 +56,7 @@ def reason(output: str) -> str:
 
 
 def commit() -> str:
-    """The commit that is checked out; refused with changes that it does not hold."""
+    """The commit that is checked out. RefusedError if there are uncommitted changes."""
     try:
         if run("git", "status", "--porcelain", what="git status", limit=60).strip():
             raise RefusedError("the checkout has changes that are in no commit: commit or stash them first")

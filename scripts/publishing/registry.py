@@ -34,7 +34,7 @@ class Repository:
         return f"{self.name}@{digest}"
 
     def manifest(self, reference: str) -> tuple[str, dict[str, Any]] | None:
-        """The digest and the content of `:tag` or `@digest`; None where the registry has none of that name."""
+        """The digest and the content of `:tag` or `@digest`; None if the registry has no such name."""
         what = f"reading {self.name}{reference}"
         # skopeo itself tries a registry again and again.
         command = ("skopeo", f"--command-timeout={self.limit:g}s", "inspect", "--raw", *self._plain("--"))

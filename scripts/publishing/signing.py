@@ -19,7 +19,7 @@ PROVENANCE, SBOM = "slsaprovenance1", "spdxjson"
 @dataclass(frozen=True)
 class Signer:
     name: str
-    """Whom a signature proves."""
+    """The owner of the signature."""
     signing: tuple[str, ...]
     """Options of cosign."""
     verifying: tuple[str, ...]
@@ -69,7 +69,7 @@ class Signer:
 
 
 def publisher(folder: Path, limit: float, *, local: bool) -> Signer:
-    """The one who publishes: the owner of COSIGN_KEY, or the workflow that runs. The public key goes to folder."""
+    """The publisher: the owner of COSIGN_KEY, or the workflow that runs. The public key is written into the folder."""
     environment = os.environ
     if key := environment.get("COSIGN_KEY"):
         if "://" not in key and not Path(key).is_file():
@@ -91,15 +91,15 @@ def publisher(folder: Path, limit: float, *, local: bool) -> Signer:
 
 
 def verifier(source: str, limit: float, *, local: bool) -> Signer:
-    """The one to expect: the owner of COSIGN_PUBLIC_KEY, or the release workflow of the repository at `source`."""
+    """The signer to expect: the owner of COSIGN_PUBLIC_KEY, or the release workflow of the repository at `source`."""
     if key := os.environ.get("COSIGN_PUBLIC_KEY"):
         if "://" not in key and not Path(key).is_file():
-            raise RefusedError(f"COSIGN_PUBLIC_KEY: there is no file {key}")
+            raise RefusedError(f"COSIGN_PUBLIC_KEY: there is no file {key}: name the public half of the key")
         key = key if "://" in key else str(Path(key).resolve())
         return Signer(key, (), ("--key", key), _logged(local=local), limit)
     if not source.startswith("https://github.com/"):
         raise RefusedError(
-            "whose signature is to be expected: COSIGN_PUBLIC_KEY=cosign.pub, or SOURCE=https://github.com/OWNER/geoip"
+            "it is not known whose signature to expect: set COSIGN_PUBLIC_KEY=cosign.pub, or SOURCE=https://github.com/OWNER/geoip"
         )
     _need_log()
     identity = workflow(source)

@@ -69,7 +69,7 @@ def serving(
         while not server.started:
             assert thread.is_alive(), "the service did not start"
             time.sleep(0.002)
-        # No certificates are read: that takes longer than most tests.
+        # verify=False, since reading the CA bundle takes longer than most tests.
         with httpx.Client(
             base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=False, timeout=15, headers={"Accept": "*/*"}
         ) as client:

@@ -1,4 +1,4 @@
-"""Reading addresses, finding the caller's, and which of them are on the internet."""
+"""Addresses: how they are read, which one is the caller's, and which are global."""
 
 from ipaddress import ip_address
 
@@ -138,7 +138,7 @@ def test_a_mapped_address_is_the_ipv4_address_that_it_maps() -> None:
         "64:ff9b::8.8.8.8",
     ],
 )
-def test_globally_reachable_addresses(text: str) -> None:
+def test_an_address_that_is_global(text: str) -> None:
     assert is_global(parse_address(text))
 
 
@@ -194,5 +194,5 @@ def test_globally_reachable_addresses(text: str) -> None:
         "ff0e::1",
     ],
 )
-def test_addresses_that_nobody_is_found_at(text: str) -> None:
+def test_an_address_that_is_not_global(text: str) -> None:
     assert not is_global(parse_address(text))

@@ -1,4 +1,4 @@
-"""The answer: which fields a source's words become, and when they are not an answer."""
+"""The answer: how the fields of a source are read, and which of them are not an answer."""
 
 import string
 from ipaddress import ip_address
@@ -87,18 +87,18 @@ def test_neither_an_isp_nor_coordinates_is_an_unknown_address(fields: dict[str, 
 
 
 @pytest.mark.parametrize("ip", ["8.8.4.4", "::ffff:8.8.4.4", "2a00::1"])
-def test_an_answer_about_another_address_is_not_one(ip: str) -> None:
+def test_an_answer_about_another_address_is_not_an_answer(ip: str) -> None:
     assert problem(PLACE | {"ip": ip}).detail == "test answered about another address"
 
 
 @pytest.mark.parametrize("ip", ["8.8.8", "localhost", "8.8.8.8/32", {"ip": "8.8.8.8"}, 7.5])
-def test_an_address_that_cannot_be_read_is_not_one(ip: object) -> None:
+def test_an_answer_whose_address_cannot_be_read_is_not_an_answer(ip: object) -> None:
     failed = problem(PLACE | {"ip": ip})
     assert (failed.detail, failed.reason) == ("test sent an answer that is not valid", "ip")
 
 
 @pytest.mark.parametrize("ip", [None, "", "10.0.0.1", "::1"])
-def test_the_own_address_has_to_be_named_and_global(ip: str | None) -> None:
+def test_the_services_own_address_has_to_be_named_and_global(ip: str | None) -> None:
     assert problem(PLACE | {"ip": ip}, None).detail == "test does not say which public address the service has"
 
 
@@ -137,7 +137,7 @@ def test_null_island_without_a_country_is_not_a_place(code: str, zero: object) -
 
 
 @pytest.mark.parametrize("code", ["GH", None, ""])
-def test_the_coordinates_0_0_are_a_place_where_the_code_does_not_deny_it(code: str | None) -> None:
+def test_the_coordinates_0_0_are_a_place_unless_the_code_is_not_a_countrys(code: str | None) -> None:
     answer = read_answer("test", EIGHT, {"latitude": 0, "longitude": 0, "country_code": code})
     assert (answer.latitude, answer.longitude) == (0.0, 0.0)
 
@@ -175,7 +175,7 @@ def test_a_place_on_the_equator_or_the_meridian_is_one_whatever_the_code() -> No
         (True, None),
         ("ASUS", None),
         ("AS15169x", None),
-        ("\u0665", None),  # a five, in Arabic
+        ("\u0665", None),  # the Arabic digit five
         ([15169], None),
         ({"asn": 15169}, None),
     ],
@@ -200,7 +200,7 @@ def test_a_time_zone_is_an_iana_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["-07:00", "+02", "", "europe/berlin", "Europe/", "/", {"id": "UTC"}, 7])
-def test_what_is_not_an_iana_name_is_no_time_zone(name: object) -> None:
+def test_what_is_not_an_iana_name_is_not_a_time_zone(name: object) -> None:
     assert read_answer("test", EIGHT, PLACE | {"timezone": name}).timezone is None
 
 

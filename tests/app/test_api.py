@@ -58,7 +58,7 @@ def source() -> Iterator[Upstream]:
 
 @pytest.fixture(scope="module")
 def service(source: Upstream) -> Iterator[Server]:
-    """A service that everybody in 127.0.0.0/8 is a proxy of, without a cache."""
+    """A service without a cache, whose trusted proxies are all of 127.0.0.0/8 and some others."""
     proxies = "127.0.0.0/8, 10.0.0.0/8, ::ffff:172.20.0.0/112"
     with serving(GEOIP_IPWHOIS_URL=source.url, GEOIP_CACHE_TTL=0, GEOIP_TRUSTED_PROXIES=proxies) as made:
         yield made
@@ -156,19 +156,21 @@ def test_a_caller_from_a_private_network_has_the_address_of_the_service(
     ("caller", "address"),
     [("1.1.1.1", "1.1.1.1"), ("::ffff:1.1.1.1", "1.1.1.1"), ("2001:4860:4860::8888", "2001:4860:4860::8888")],
 )
-def test_a_caller_on_the_internet_is_asked_about(caller: str, address: str, service: Server, source: Upstream) -> None:
+def test_a_caller_with_a_global_address_is_looked_up(
+    caller: str, address: str, service: Server, source: Upstream
+) -> None:
     before = len(source.requests)
     assert service.get("/", {"X-Forwarded-For": caller}).json()["ip"] == address
     assert [request.target for request in source.requests[before:]] == [f"/{address}"]
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "CF-Connecting-IP", "True-Client-IP"])
-def test_a_header_from_anyone_is_ignored(header: str, exposed: Server) -> None:
+def test_a_header_of_a_peer_that_is_not_trusted_is_ignored(header: str, exposed: Server) -> None:
     assert exposed.get("/", {header: "8.8.8.8"}).json()["ip"] == OWN
 
 
 @pytest.mark.parametrize("header", ["Forwarded", "X-Real-IP", "X-Forwarded", "X_Forwarded_For"])
-def test_a_trusted_proxy_speaks_in_one_header(header: str, service: Server) -> None:
+def test_any_other_header_of_a_trusted_proxy_is_ignored(header: str, service: Server) -> None:
     assert service.get("/", {header: "8.8.8.8"}).json()["ip"] == OWN
 
 
@@ -214,7 +216,7 @@ def test_a_trusted_proxy_speaks_in_one_header(header: str, service: Server) -> N
         (["8.8.8.8, " + "x" * 5000], OWN),
     ],
 )
-def test_from_a_trusted_proxy_the_rightmost_address_that_is_not_one_is_the_callers(
+def test_behind_a_trusted_proxy_the_caller_is_the_rightmost_address_that_is_not_a_trusted_proxy(
     forwarded: list[str], address: str, service: Server
 ) -> None:
     answer = service.get("/", [("X-Forwarded-For", value) for value in forwarded]).json()
@@ -295,7 +297,7 @@ def test_a_trusted_proxy_needs_no_hint(
 
 
 def problem(server: Server, target: str, method: str = "GET", headers: Headers = ()) -> tuple[int, str]:
-    """Status and code of a problem that is one in every respect."""
+    """Status and code of a response that is a problem in all its parts."""
     response = server.client.request(method, target, headers=dict(headers))
     check_problem(response)
     return response.status_code, response.json()["code"]
@@ -346,7 +348,7 @@ def test_anything_but_one_address_is_invalid_and_not_echoed(query: str, service:
     "address",
     ["10.0.0.1", "::1", "100.64.0.1", "224.0.0.1", "fec0::1", "::ffff:10.0.0.1", "192.0.0.8", "2002:a00:1::1"],
 )
-def test_a_reserved_address_is_known_to_be_nobodys(address: str, service: Server, source: Upstream) -> None:
+def test_no_source_is_asked_about_a_reserved_address(address: str, service: Server, source: Upstream) -> None:
     before = len(source.requests)
     assert problem(service, f"/?ip={address}") == (404, "reserved-address")
     assert len(source.requests) == before
@@ -389,7 +391,7 @@ def test_a_bug_is_a_problem_too(running: Running, caplog: pytest.LogCaptureFixtu
         check_problem(response)
         assert (response.status_code, response.json()["code"]) == (500, "internal-error")
         assert "sesame" not in response.text
-    assert "Traceback" in caplog.text  # the operator can find it
+    assert "Traceback" in caplog.text  # for the operator
 
 
 @pytest.mark.parametrize("exception", ["no-memory", "no-thread"])
@@ -563,7 +565,7 @@ def test_a_client_that_prefers_html_gets_the_page(accept: str, service: Server, 
         "text",
         "text/html/5",
         "text/html;q=nonsense, application/json",
-        ", ".join(["text/html"] * 100),  # as long as nobody's is
+        ", ".join(["text/html"] * 100),  # longer than any client's
         'text/html;a="' + ";" * 10_000,
     ],
 )
@@ -608,7 +610,7 @@ class Elements(html.parser.HTMLParser):
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_the_hashes_are_those_of_what_a_browser_gets(line_end: str, tmp_path: Path, serve: Callable[..., Any]) -> None:
-    """Git for Windows checks files out with CRLF; browsers make LF of it before they hash."""
+    """Git for Windows checks files out with CRLF; browsers turn that into LF before they hash."""
     shutil.copytree(ROOT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
     page = tmp_path / "app" / "page.html"
     page.write_bytes(page.read_text("utf-8").replace("\n", line_end).encode())

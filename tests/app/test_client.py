@@ -65,7 +65,7 @@ def test_an_encoding_that_was_not_asked_for_is_refused(encoding: str, upstream: 
 
 
 @pytest.mark.parametrize("encoding", ["identity", "Identity"])
-def test_no_encoding_may_be_said_in_words(encoding: str, upstream: Upstreams) -> None:
+def test_the_encoding_identity_is_accepted(encoding: str, upstream: Upstreams) -> None:
     assert asked(upstream(answering({}, headers={"Content-Encoding": encoding})).url).body == b"{}"
 
 
@@ -126,7 +126,7 @@ CERTIFICATE = BUNDLE[BUNDLE.index(b"-----BEGIN") : BUNDLE.index(END) + len(END)]
         (ssl.PEM_cert_to_DER_cert(CERTIFICATE), "holds no certificate in PEM format"),
     ],
 )
-def test_a_ca_bundle_that_is_no_good_is_named(contents: bytes | None, reason: str, tmp_path: Path) -> None:
+def test_a_ca_bundle_that_cannot_be_used_is_named(contents: bytes | None, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     if contents is not None:
         path.write_bytes(contents)
@@ -139,7 +139,7 @@ def test_a_ca_bundle_that_is_no_good_is_named(contents: bytes | None, reason: st
 
 @pytest.fixture
 def proxy(upstream: Upstreams, monkeypatch: pytest.MonkeyPatch) -> Upstream:
-    """A proxy for HTTP, and no other network."""
+    """An upstream that is the environment's proxy for HTTP."""
     proxy = upstream()
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -203,7 +203,7 @@ def test_a_host_that_needs_no_proxy_is_asked_directly(proxy: Upstream, upstream:
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
-def test_a_proxy_that_is_away_is_an_error_that_names_its_variable(
+def test_an_error_names_the_variable_of_a_proxy_that_cannot_be_reached(
     variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, f"http://me:sesame@127.0.0.1:{free_port()}")
@@ -276,7 +276,7 @@ def test_connections_by_way_of_a_proxy_are_kept(upstream: Upstreams, monkeypatch
 
 
 def keeping(connection: socket.socket, _: Request) -> None:
-    """Answer on one connection until nothing was asked for half a second."""
+    """Answer on one connection until no request has come for half a second."""
     while True:
         connection.sendall(http_answer({}, headers={"Connection": "keep-alive"}))
         if not select.select([connection], [], [], 0.5)[0]:
@@ -310,24 +310,7 @@ def test_connections_that_the_upstream_gave_up_are_closed_while_another_is_in_us
     asyncio.run(ask())
 
 
-def test_a_connection_that_broke_is_replaced_once(upstream: Upstreams) -> None:
-    def hang_up_later(connection: socket.socket, _: Request) -> None:
-        connection.sendall(http_answer({}, headers={"Connection": "keep-alive"}))
-        connection.recv(65536)  # the next request, which is not answered
-
-    source = upstream(hang_up_later)
-
-    async def ask() -> None:
-        client = Client()
-        for _ in range(3):
-            assert (await client.get(source.url, {})).status == 200
-        await client.aclose()
-
-    asyncio.run(ask())
-    assert source.accepted == 3
-
-
-def test_a_connection_that_was_closed_is_passed_over_for_an_older_one(upstream: Upstreams) -> None:
+def test_a_connection_that_was_closed_is_skipped_for_an_older_one(upstream: Upstreams) -> None:
     def answer(connection: socket.socket, request: Request) -> None:
         if request.target == "/closing":
             source.wait(2)

@@ -1,4 +1,4 @@
-"""Pauses: what makes the service leave a source alone, and what must not."""
+"""Pauses: what makes the service pause a source, and what must not."""
 
 import asyncio
 import gc
@@ -119,7 +119,7 @@ def test_a_good_answer_is_never_withheld_because_of_another_addresss_bad_one(
 
 
 def ask_in_order(source: Source, order: list[IPv4Address]) -> None:
-    """Ask about addresses, of which the good ones begin with 9."""
+    """Ask about addresses, and check that each one in GOOD is answered."""
 
     async def ask() -> None:
         lookup = Lookup([source], timeout=10, ttl=0, size=0)
@@ -159,7 +159,9 @@ def test_a_local_file_is_never_paused(tmp_path: Path, order: list[IPv4Address]) 
         str(address): {"longitude": 182.5, "latitude": 1, "isp": "Damaged"} for address in BAD[:4]
     }
     records |= {str(address): {"isp": 5} for address in BAD[4:7]}
-    records |= {f"1.0.0.{number}": {"isp": f"AS{number}"} for number in range(100)}  # what the start looks at
+    records |= {
+        f"1.0.0.{number}": {"isp": f"AS{number}"} for number in range(100)
+    }  # the records that the start looks at
     records |= {str(BAD[7]): {"isp": "Example"}}
     path = write(tmp_path / "a.mmdb", records | {str(address): {"isp": "Good"} for address in GOOD})
     path.write_bytes(path.read_bytes().replace(b"\x47Example", b"\x47Exampl\xff"))  # not UTF-8
@@ -256,7 +258,7 @@ async def test_one_address_pauses_no_source(outcome: Outcome, clock: Clock) -> N
         assert await is_asked(guard, source, EIGHT, 0.01)
 
 
-async def test_a_connection_that_fails_for_one_address_speaks_of_the_source(clock: Clock) -> None:
+async def test_connections_that_fail_for_one_address_pause_the_source(clock: Clock) -> None:
     source = Scripted(CONNECTION)
     guard = Guard(source, clock)
     assert [await is_asked(guard, source, EIGHT) for _ in range(4)] == [True, True, True, False]
@@ -361,7 +363,7 @@ async def test_the_number_of_requests_under_way_is_bounded(clock: Clock) -> None
     assert most == MAX_UNDER_WAY
 
 
-async def test_to_wait_for_room_is_not_a_failure_of_the_source(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_wait_for_room_is_not_a_failure_of_the_source(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     done = asyncio.Event()
     source = Scripted(done.wait)
     guard = Guard(source, clock)
@@ -380,7 +382,9 @@ async def test_to_wait_for_room_is_not_a_failure_of_the_source(clock: Clock, cap
     assert caplog.messages == []
 
 
-async def test_those_who_waited_for_room_do_not_ask_a_source_that_was_paused_meanwhile(clock: Clock) -> None:
+async def test_those_who_waited_for_room_do_not_ask_a_source_that_was_paused_meanwhile(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     async def refuse() -> None:
         await asyncio.sleep(0.01)
         raise QUOTA
@@ -390,3 +394,4 @@ async def test_those_who_waited_for_room_do_not_ask_a_source_that_was_paused_mea
     problems = await asyncio.gather(*(problem(guard, seconds=30) for _ in range(3 * MAX_UNDER_WAY)))
     assert {each.code for each in problems} == {"quota-exhausted"}
     assert len(source.asked) == MAX_UNDER_WAY
+    assert caplog.messages == ["too many"] * MAX_UNDER_WAY  # not a line for each one that met the pause

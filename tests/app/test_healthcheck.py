@@ -1,6 +1,5 @@
 """The health check: an orchestrator kills what it calls unhealthy, and runs it every few seconds."""
 
-import resource
 import socket
 import subprocess
 import sys
@@ -36,9 +35,9 @@ def check(tmp_path: Path, **settings: object) -> subprocess.CompletedProcess[str
 
 
 @contextmanager
-def listening(answer: Answer, bind: str = "127.0.0.1") -> Iterator[int]:
+def listening(answer: Answer, bind: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """A server of one connection; its port."""
-    with socket.create_server((bind, 0), family=socket.AF_INET6 if ":" in bind else socket.AF_INET) as listener:
+    with socket.create_server((bind, port), family=socket.AF_INET6 if ":" in bind else socket.AF_INET) as listener:
         listener.settimeout(5)
 
         def behave() -> None:
@@ -191,26 +190,24 @@ def test_any_204_is_well(parts: list[bytes], monkeypatch: pytest.MonkeyPatch) ->
         saying(b"junk"),
         saying(b"junk\r\n"),
         saying(b"HTTP/1.1 204 No Con"),
-        saying(*[b"H"] * 12, pause=0.1),
+        saying(*[b"H"] * 100, pause=0.1),
         silent,
     ],
     ids=["nothing", "500", "200", "junk", "a line of junk", "half a line", "bit by bit", "silence"],
 )
-def test_anything_else_is_1_within_a_second(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_anything_else_is_1_however_long_it_lasts(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(answer) as port:
         monkeypatch.setenv("PORT", str(port))
         started = time.monotonic()
         assert healthcheck() == 1
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5  # it takes half a second, and the longest answer ten
 
 
-def test_two_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    with listening(silent, "::1") as port:
+def test_an_address_that_is_silent_leaves_no_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(silent, "::1", free_port()) as port, listening(saying(WELL), "127.0.0.1", port):
         monkeypatch.setenv("PORT", str(port))
         monkeypatch.setenv("GEOIP_BIND", "::")
-        started = time.monotonic()
         assert healthcheck() == 1
-        assert time.monotonic() - started < 1
 
 
 # The cost
@@ -239,38 +236,3 @@ def test_it_imports_next_to_nothing() -> None:
         imported -= {"dataclasses"}  # argparse and logging of Python 3.14 import it, for the colours of a terminal
     assert not {"ssl", "_ssl", "asyncio", "http", "email", "json", "ipaddress", "dataclasses", "typing"} & imported
     assert len(imported) < 80
-
-
-def cpu_time(*arguments: str, port: int, bytecode: Path, runs: int = 3) -> float:
-    """Seconds of CPU time of a run of Python: the least of some, since other programs can only add to it.
-
-    The first run compiles what it imports into the folder `bytecode`: a user cannot always write beside the library.
-    """
-    found = []
-    for _ in range(runs):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [sys.executable, *arguments],
-            env=environment(
-                PYTHONPATH=ROOT,
-                PYTHONDONTWRITEBYTECODE="",
-                PYTHONPYCACHEPREFIX=bytecode,
-                PORT=port,
-                COVERAGE_PROCESS_START="",
-                COVERAGE_PROCESS_CONFIG="",
-            ),
-            check=True,
-            timeout=20,
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(found)
-
-
-def test_it_costs_little_beside_the_start_of_python(serve: Serve, tmp_path: Path) -> None:
-    """60 ms where Python starts in 40 and imports the service in 500: a ratio, since machines differ."""
-    port = serve().port
-    start = cpu_time("-c", "pass", port=port, bytecode=tmp_path)
-    whole = cpu_time("-c", "import app.server", port=port, bytecode=tmp_path, runs=2)
-    own = cpu_time("-m", "app", "healthcheck", port=port, bytecode=tmp_path) - start
-    assert own < 0.15 * (whole - start), f"{own * 1000:.0f} ms of {(whole - start) * 1000:.0f} ms"

@@ -60,7 +60,7 @@ def raw(server: Server, method: str, target: str, fields: list[str]) -> bytes:
 )
 @pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "2001%3A4860%3A4860%3A%3A8888", UNKNOWN])
 def test_a_hit_is_answered_as_the_route_does(method: str, fields: list[str], address: str, server: Server) -> None:
-    for _ in range(3):  # a second may end between the two, which changes the time that is left
+    for _ in range(3):  # the seconds that are left may change between two requests
         hit = raw(server, method, f"/?ip={address}", fields)
         by_route = raw(server, method, f"/?ip={address}&x=y", fields)  # a form that only the route takes
         by_name = raw(server, method, f"/?x=y&ip={address}", fields)

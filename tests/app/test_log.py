@@ -1,4 +1,4 @@
-"""Logs: lines for people, JSON for machines, and whose request it was only where that is asked for."""
+"""Logs: lines for people, JSON for machines, and no address unless a setting asks for it."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ def lines(service: Service, count: int) -> list[dict[str, Any]]:
         time.sleep(0.05)
 
 
-def test_a_json_line_a_request_says_what_happened_and_to_nobody(serve: Serve, upstream: Upstreams) -> None:
+def test_each_request_is_a_json_line_without_an_address(serve: Serve, upstream: Upstreams) -> None:
     service = serve(GEOIP_IPWHOIS_URL=upstream().url, GEOIP_LOG_FORMAT="json")
     for target in ("/?ip=8.8.8.8", "/?ip=8.8.8.8", "/8.8.8.8", "/healthz", "/?ip=10.0.0.1"):
         service.get(target)
@@ -88,7 +88,7 @@ def test_the_line_of_a_problem_says_how_long_it_took_and_no_source(
     assert kept["cache_status"].startswith("geoip; hit; ttl=")
 
 
-def test_addresses_are_logged_where_they_are_asked_for(
+def test_addresses_are_logged_if_the_settings_ask_for_it(
     running: Callable[..., Server], upstream: Upstreams, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "geoip")

@@ -2,8 +2,6 @@
 
 import asyncio
 import gc
-import logging
-import time
 from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Address, ip_address
@@ -31,13 +29,13 @@ class First(Scripted):
 
 
 class Second(Scripted):
-    """Another one."""
+    """The source that is asked second."""
 
     name = "second"
 
 
 class Third(Scripted):
-    """And another."""
+    """The source that is asked third."""
 
     name = "third"
 
@@ -130,13 +128,6 @@ async def test_a_single_source_is_not_listed(lookup: Make) -> None:
     assert (failed.detail, codes(failed), failed.details().sources) == ("it failed", [], None)
 
 
-async def test_a_failure_is_one_warning_and_an_unknown_address_none(
-    lookup: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    await problem(lookup(First(UNKNOWN), Second(FAILED)))
-    assert caplog.record_tuples == [("geoip", logging.WARNING, "it failed (why)")]
-
-
 async def test_a_bug_reaches_those_who_ask_and_is_not_kept(lookup: Make) -> None:
     bug = lookup(First(ZeroDivisionError(), None))
     for found in await asyncio.gather(bug.find(EIGHT), bug.find(EIGHT), return_exceptions=True):
@@ -147,29 +138,27 @@ async def test_a_bug_reaches_those_who_ask_and_is_not_kept(lookup: Make) -> None
 # The limit of time
 
 
-async def test_every_source_has_an_equal_share_of_what_is_left() -> None:
-    started: list[float] = []
-
-    async def note_and_wait() -> None:
-        started.append(time.monotonic())
+async def test_every_source_has_an_equal_share_of_what_is_left(
+    lookup: Make, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def use_the_share_up() -> None:
+        clock.now += 0.2
         await never()
 
-    sources = First(note_and_wait), Second(FAILED), Third(note_and_wait)
-    begin = time.monotonic()
-    await problem(Lookup(sources, timeout=0.6, ttl=0, size=0))
-    end = time.monotonic()
-    assert started[0] - begin < 0.1
-    assert 0.19 < started[1] - started[0] < 0.3  # a third of all
-    assert 0.3 < end - started[1] < 0.5  # what the others left
+    await problem(lookup(First(use_the_share_up), Second(FAILED), Third(never), timeout=0.6))
+    assert caplog.messages == [
+        "first did not answer in time (0.2 s)",  # a third of all
+        "it failed (why)",
+        "third did not answer in time (0.4 s)",  # what the others left
+    ]
 
 
-async def test_a_source_that_is_paused_has_no_share(lookup: Make) -> None:
+async def test_a_source_that_is_paused_has_no_share(lookup: Make, caplog: pytest.LogCaptureFixture) -> None:
     quota = First(QUOTA)
     both = lookup(quota, Second(None, never), timeout=0.3, ttl=0)
     await both.find(EIGHT)
-    start = time.monotonic()
     assert (await problem(both)).code == "quota-exhausted"
-    assert 0.28 < time.monotonic() - start < 0.6
+    assert caplog.messages == ["too many", "second did not answer in time (0.3 s)"]
     assert len(quota.asked) == 1
 
 
@@ -182,19 +171,15 @@ async def test_a_source_whose_pause_ends_in_time_has_its_share() -> None:
 
 
 async def test_a_silent_source_does_not_starve_the_next(lookup: Make, caplog: pytest.LogCaptureFixture) -> None:
-    start = asyncio.get_running_loop().time()
     found = await lookup(First(never), Second(None), timeout=0.4).find(EIGHT)
     assert answer(found).source == "second"
-    assert 0.19 < asyncio.get_running_loop().time() - start < 0.9
     assert caplog.messages == ["first did not answer in time (0.2 s)"]
 
 
 async def test_nothing_within_the_limit_is_a_timeout(lookup: Make) -> None:
-    start = asyncio.get_running_loop().time()
     timeout = await problem(lookup(First(never), Second(never), timeout=0.2))
     assert timeout.code == "upstream-timeout"
     assert codes(timeout) == [("first", "upstream-timeout"), ("second", "upstream-timeout")]
-    assert 0.1 < asyncio.get_running_loop().time() - start < 0.7
 
 
 # The cache
@@ -228,7 +213,7 @@ async def test_the_services_own_address_is_kept_apart(lookup: Make) -> None:
 
 
 @pytest.mark.parametrize(("ttl", "kept"), [(3600, 60), (20, 20)])
-async def test_what_nobody_knows_is_believed_for_a_minute_or_the_time_to_live(
+async def test_an_unknown_address_is_kept_for_a_minute_or_the_time_to_live(
     ttl: int, kept: int, lookup: Make, clock: Clock
 ) -> None:
     source = First(UNKNOWN, UNKNOWN, None)
@@ -297,16 +282,6 @@ async def test_the_cache_is_bounded_and_forgets_what_was_used_longest_ago(lookup
         await cached.find(address)
     assert status(await cached.find(one), cached) == "geoip; hit; ttl=3600"
     assert status(await cached.find(two), cached) == "geoip; fwd=uri-miss; stored"
-
-
-async def test_no_more_is_kept_than_the_size_says(lookup: Make) -> None:
-    source = First(None)
-    cached = lookup(source, size=1000)
-    for number in range(5000):
-        await cached.find(IPv4Address(number))
-    found = [await cached.find(IPv4Address(number)) for number in range(4999, 2999, -1)]
-    assert ["hit" in status(each, cached) for each in found] == [True] * 1000 + [False] * 1000
-    assert len(source.asked) == 6000
 
 
 @pytest.mark.parametrize(("ttl", "size"), [(0, 100), (3600, 0)])

@@ -645,7 +645,7 @@ def test_every_record_of_the_sample_has_isp_coordinates_and_country() -> None:
 
 @pytest.mark.parametrize(("version", "unknown"), [(4, {"CC", "CX", "EH", "TF"}), (6, set())])
 def test_the_sample_has_every_country(version: int, unknown: set[str]) -> None:
-    # The city and AS data have no IPv4 network of those four that they agree on.
+    # The two sources of the sample agree on no IPv4 network of those four.
     found = {record["country"]["iso_code"] for network, record in sample() if network.version == version}
     assert found == COUNTRY_CODES - unknown
 

@@ -1,4 +1,4 @@
-"""HTTP on the wire: what is refused, and what one client may hold, so that nobody else notices."""
+"""HTTP on the wire: which requests are refused, and how much one client may hold before it disturbs others."""
 
 import json
 import socket
@@ -144,7 +144,7 @@ def test_a_trailer_is_not_a_header(
 def test_a_host_in_the_trailers_is_not_a_host(segments: Callable[[bytes], list[bytes]], server: Server) -> None:
     request = chunked(trailers=["Host: geoip"])
     with connect(server) as client:
-        with suppress(ConnectionError):  # it need not read all
+        with suppress(ConnectionError):  # the service may hang up before it has read all
             send(client, segments(request))
         check_refused(everything(client))
 
@@ -246,7 +246,7 @@ def test_http_1_0_has_no_host_or_one(server: Server) -> None:
         *["version 0.9", "version 2.0", "empty lines"],
     ],
 )
-def test_too_much_is_a_problem(request_: bytes, impatient: Server) -> None:
+def test_a_request_that_is_malformed_or_too_large_is_a_problem(request_: bytes, impatient: Server) -> None:
     with connect(impatient) as client, connect(impatient) as other:
         client.sendall(request_)
         other.sendall(ASK)
@@ -254,7 +254,7 @@ def test_too_much_is_a_problem(request_: bytes, impatient: Server) -> None:
         check_refused(everything(client))
 
 
-def test_a_body_that_nobody_asked_for_is_passed_over(impatient: Server) -> None:
+def test_a_body_that_nobody_asked_for_is_ignored(impatient: Server) -> None:
     with closing(HTTPConnection("127.0.0.1", impatient.port, timeout=5)) as client:
         for _ in range(2):
             client.request("POST", "/healthz", b"1" * 1_000_000)
@@ -343,7 +343,7 @@ def test_a_request_that_does_not_arrive_is_given_up(begun: bytes, impatient: Ser
 
 
 @pytest.mark.parametrize("sent", [b"\r\n", b"\r\n\r\n", b"G"])
-def test_a_connection_is_not_kept_by_what_is_no_request(sent: bytes, impatient: Server) -> None:
+def test_a_connection_is_not_kept_by_bytes_that_are_not_a_request(sent: bytes, impatient: Server) -> None:
     with connect(impatient) as client:
         client.sendall(ASK)
         assert client.recv(1000).startswith(b"HTTP/1.1 204")
@@ -353,7 +353,7 @@ def test_a_connection_is_not_kept_by_what_is_no_request(sent: bytes, impatient: 
         assert 0.25 < time.monotonic() - started < 3
 
 
-def test_an_empty_line_before_a_request_is_passed_over(impatient: Server) -> None:
+def test_an_empty_line_before_a_request_is_ignored(impatient: Server) -> None:
     with connect(impatient) as client:
         for _ in range(3):
             client.sendall(b"\r\n" + ASK)
@@ -394,7 +394,7 @@ def test_a_client_that_takes_no_answers_is_given_up(impatient: Server) -> None:
 def test_a_client_that_takes_no_answers_does_not_hold_up_the_end(serve: Callable[..., Service]) -> None:
     service = serve()
     with connect(service) as client:
-        with suppress(ConnectionError):  # a machine so busy that too many wait
+        with suppress(ConnectionError):  # on a busy machine too many requests may wait, which is refused
             ask_and_take_nothing(client)
         service.process.terminate()
         assert service.process.wait(5) == 0
@@ -412,7 +412,7 @@ def test_one_connection_too_many_ends_the_one_that_was_idle_for_longest(running:
     server = running(protocol=Crowded)
     with ExitStack() as stack:
         clients = [stack.enter_context(connect(server)) for _ in range(Crowded.max_connections)]
-        for client in [*clients[1:], clients[0]]:  # so that the second is the one
+        for client in [*clients[1:], clients[0]]:  # so that the second client is idle for longest
             client.sendall(ASK)
             assert client.recv(100).startswith(b"HTTP/1.1 204")
         with connect(server) as newcomer:

@@ -1,4 +1,4 @@
-"""The cache that replicas share: what they tell each other, and what happens without it."""
+"""The cache that replicas share: what it holds, and what happens without it."""
 
 import json
 import socket
@@ -28,14 +28,14 @@ Replica = Callable[..., Server]
 
 @pytest.fixture
 def store() -> Iterator[redis.Redis]:
-    """A Redis on loopback, as the tests see it."""
+    """A client of a Redis on loopback."""
     with running_store() as client:
         yield client
 
 
 @contextmanager
 def running_store(tls: ssl.SSLContext | None = None, **options: object) -> Iterator[redis.Redis]:
-    """A Redis on loopback, on TLS if there is a context for it, and a client with these options."""
+    """Start a Redis on loopback, with TLS if there is a context for it; a client of it, with these options."""
     server = fakeredis.TcpFakeServer(("127.0.0.1", 0), server_type="valkey")
     server.block_on_close = False
     if tls:
@@ -59,7 +59,7 @@ def replica(running: Running, store: redis.Redis) -> Replica:
     """One of several replicas with that store."""
 
     def make(upstream: Upstream, **variables: object) -> Server:
-        # More patient than the service is by itself: nothing of that is tested with it, and the machine may be busy.
+        # A longer timeout than the service's own, since the machine may be busy and no test of a replica is about it.
         return running(store=Store(url_of(store), timeout=10), GEOIP_IPWHOIS_URL=upstream.url, **variables)
 
     return make
@@ -237,7 +237,7 @@ def test_with_the_cache_off_nothing_is_shared(
 def in_time(service: Server, target: str) -> object:
     started = time.monotonic()
     isp: object = service.get(target).json()["isp"]
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5  # without a timeout it would wait for ever
     return isp
 
 

@@ -100,7 +100,7 @@ class Compose:
         return done.stdout
 
     def shell(self, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a command as somebody in the directory of compose.yaml would."""
+        """Run a shell command in the directory of compose.yaml, as a reader does."""
         return subprocess.run(
             ["bash", "-c", command],
             cwd=self.directory,
@@ -116,7 +116,7 @@ class Compose:
 
     @contextmanager
     def set(self, **settings: str) -> Iterator[None]:
-        """Have these settings in .env beside the usual ones."""
+        """Add these settings to the usual ones in .env."""
         self._write(self.settings | settings)
         yield
         self._write(self.settings)

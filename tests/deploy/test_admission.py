@@ -1,4 +1,4 @@
-"""Images by digest: what kustomize builds, and the policies that a cluster can insist on it with."""
+"""Images by digest: what kustomize builds, and the policies by which a cluster insists on digests and signatures."""
 
 import re
 import shutil

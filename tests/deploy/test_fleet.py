@@ -39,7 +39,7 @@ CLIENTS = [f"9.9.8.{number}" for number in range(1, 51)]
 CLIENT_6 = "2620:fe::9"
 MANIFEST = yaml.safe_load((DEPLOY / "kubernetes/deployment.yaml").read_text())["spec"]["template"]["spec"]
 
-# As a site may have it: HAProxy says itself who the client is, at the second port with the client's port.
+# HAProxy replaces the header by the client's address. At its second port it adds the client's port.
 HAPROXY_CFG = f"""
 defaults
     mode http
@@ -267,7 +267,9 @@ def fleet(image: str) -> Iterator[Fleet]:
         stack.callback(haproxy.terminate)
         for port in (NGINX, HAPROXY, HAPROXY_WITH_PORT):
             network.inside(lambda port=port: wait_for(lambda: is_well(port)))  # type: ignore[misc]
-        fleet.load(f"/?ip={address}" for address in itertools.islice(global_addresses(50), 150))  # imports everything
+        fleet.load(
+            f"/?ip={address}" for address in itertools.islice(global_addresses(50), 150)
+        )  # the first lookups import modules
         yield fleet
 
 

@@ -2,8 +2,8 @@
 
 A block fenced as ```console holds commands, each on a line that begins with `$ `, and below each what it prints.
 Lines that begin with `> ` go on with the command above. What is printed is compared as doctest does with ELLIPSIS:
-exactly, but for spaces at the end of a line, and for `...`, which stands for anything, within a line or for many lines;
-where nothing is shown, nothing is compared. A command has to succeed. Where failing is the point, the block says so:
+exactly, but for spaces at the end of a line, and for `...`, which stands for anything, within a line or for many lines.
+If nothing is shown, nothing is compared. A command has to succeed. A block that shows a failure catches it:
 `sh || echo "exit status $?"`. Blocks in other fences are not executed.
 """
 
@@ -40,7 +40,7 @@ def blocks(document: Path, language: str) -> list[tuple[int, str]]:
 
 
 def commands(document: Path) -> list[Command]:
-    """The commands of `document`. ValueError: a block begins with something else."""
+    """The commands of `document`. ValueError if a block begins with something else."""
     found: list[Command] = []
     for first, text in blocks(document, "console"):
         if not text.startswith("$ "):

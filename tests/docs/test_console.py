@@ -49,7 +49,7 @@ ELSEWHERE = {
 
 
 def copy_checkout(copy: Path) -> None:
-    """The newest commit with the changes that are not committed yet, without the remote of which images would tell."""
+    """Copy the newest commit and the uncommitted changes, without the remote, which the labels of images would name."""
 
     def git(folder: Path, *arguments: str) -> str:
         return subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, text=True).stdout

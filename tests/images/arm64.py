@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.images.conftest import Container, docker
 
-# Debian's programs sign return addresses, which QEMU emulates by far the slowest: a processor that does not.
+# A processor without signed return addresses, which Debian's programs use and QEMU emulates slowly.
 EMULATED = () if platform.machine() in ("aarch64", "arm64") else ("--env=QEMU_CPU=cortex-a72",)
 
 
@@ -28,5 +28,4 @@ def test_builds_answers_and_stops(name: str, container: Callable[..., Container]
     assert service.get("/?ip=8.8.8.8").json()["isp"] == "Google LLC"
     assert service.get("/healthz").status_code == 204
     assert service.healthcheck() == 0
-    assert service.terminate(limit=60) < 10
-    assert service.state["ExitCode"] == 0
+    assert service.terminate() == 0

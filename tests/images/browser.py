@@ -12,19 +12,19 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-PATIENCE = 10  # seconds, for anything that the page should do at once
+LIMIT = 10  # seconds for anything that the page should do at once
 
 PHONE, LAPTOP, PROJECTOR = (320, 640), (1280, 800), (1920, 1080)
 
 
 def on_debian() -> bool:
-    """Whether Chromium is a package: elsewhere selenium finds or fetches Chrome, which there is for no arm64 Linux."""
+    """Whether Chromium is a package here. Elsewhere selenium finds or fetches Chrome; Linux on arm64 has none."""
     return platform.freedesktop_os_release()["ID"] == "debian"
 
 
 @contextmanager
 def start_chromium(profile: Path) -> Iterator[Chrome]:
-    """Start it with an empty directory for its profile; it logs its console and what it asks of the network."""
+    """Start it with an empty profile. It logs its console and its requests."""
     options = ChromeOptions()
     for argument in (
         "--headless=new",
@@ -48,7 +48,7 @@ def start_chromium(profile: Path) -> Iterator[Chrome]:
         service = ChromeService("/usr/bin/chromedriver")
     driver = Chrome(options, service)
     try:
-        driver.set_page_load_timeout(PATIENCE)
+        driver.set_page_load_timeout(LIMIT)
         yield driver
     finally:
         driver.quit()
@@ -69,7 +69,7 @@ class Browser:
         self.wait(lambda: self.driver.find_elements(By.CSS_SELECTOR, "main[aria-busy=false]"))
 
     def wait(self, condition: Callable[[], object]) -> None:
-        WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05).until(lambda _: condition())
+        WebDriverWait(self.driver, LIMIT, poll_frequency=0.05).until(lambda _: condition())
 
     def wait_for_address(self, address: str) -> None:
         self.wait(lambda: self.text("address") == address)
@@ -91,7 +91,7 @@ class Browser:
         }
 
     def look_up(self, address: str) -> None:
-        """Go to the field with the keyboard, as one does who has no mouse, and ask."""
+        """Go to the field with the keyboard alone, and ask."""
         self.driver.execute_script("document.activeElement.blur()")
         body = self.driver.find_element(By.TAG_NAME, "body")
         for _ in range(10):
@@ -104,7 +104,7 @@ class Browser:
         field.send_keys(address, Keys.ENTER)
 
     def focus(self) -> str:
-        """The id of the element that has the keyboard; nothing, if none has."""
+        """The id of the element that has the focus; empty if none has."""
         return str(self.driver.execute_script("return document.activeElement.id"))
 
     def marker(self) -> tuple[float, float] | None:
@@ -132,7 +132,7 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """The URLs that were asked since the last time."""
+        """The URLs that were asked since the last call."""
         log = self.driver.get_log("performance")
         events = [json.loads(entry["message"])["message"] for entry in log]
         return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]

@@ -1,4 +1,4 @@
-"""The Makefile's targets for images, and the scripts that they run."""
+"""The targets of the Makefile for images, and the scripts that they run."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def printed(*arguments: str, cwd: Path = ROOT) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what is here, without its history, in a folder with a space in its name."""
+    """A copy of this checkout, without its history, in a folder with a space in its name."""
     return Path(shutil.copytree(ROOT, tmp_path / "a checkout", ignore=LEFT_OUT))
 
 
@@ -147,7 +147,7 @@ def test_a_frozen_app_starts_with_other_pythons(name: str, version: str, contain
 
 @pytest.fixture
 def stopped() -> Iterator[None]:
-    """No container `geoip` of this project, before and after."""
+    """Remove the container `geoip` of this project before and after a test."""
     if subprocess.run(["docker", "container", "inspect", "geoip"], capture_output=True, timeout=30).returncode == 0:
         pytest.skip("a container geoip is there already")
     with socket.socket() as probe:
@@ -170,7 +170,7 @@ def test_runs_in_the_background_until_it_is_stopped() -> None:
 
 
 @pytest.mark.usefixtures("stopped")
-def test_leaves_the_container_of_somebody_else_alone() -> None:
+def test_does_not_touch_the_container_of_another_project() -> None:
     docker("create", "--name", "geoip", "--label", f"{LABEL}=other", "geoip:scratch")
     for target in ("run-scratch", "stop"):
         result = make(target)
@@ -200,7 +200,7 @@ def test_says_why_a_container_ended() -> None:
 
 
 @pytest.mark.usefixtures("stopped")
-def test_says_when_the_time_is_over() -> None:
+def test_says_when_there_is_no_answer_in_time() -> None:
     result = make("run-scratch", WAIT=0)
     assert result.returncode != 0
     assert "has not answered on http://localhost:8080 within 0 seconds" in result.stderr
@@ -219,7 +219,7 @@ def test_says_that_the_engine_is_missing() -> None:
 
 
 def arguments(folder: Path, **settings: object) -> str:
-    """Run scripts/run-container with an engine that writes down its arguments; what it wrote."""
+    """Run scripts/run-container with an engine that records its arguments, and return these."""
     log = folder / "arguments"
     engine = folder / "docker"
     engine.write_text(f'#!/bin/sh\necho "$*" >>{log}\ncase $* in *Labels*) exit 1 ;; *Running*) echo false ;; esac\n')
@@ -236,12 +236,12 @@ def test_a_key_is_in_no_list_of_processes(tmp_path: Path) -> None:
 
 
 def test_a_container_listens_on_ipv6_as_well(tmp_path: Path) -> None:
-    """Rootless Podman passes what comes to ::1 on to ::1, and `localhost` is ::1 first."""
+    """`localhost` is ::1 first, and rootless Podman passes that on to ::1 in the container."""
     assert " --env GEOIP_BIND=:: " in arguments(tmp_path, GEOIP_BIND="127.0.0.1")
 
 
 def test_a_file_is_mounted_from_its_folder_and_not_from_a_link_to_it(tmp_path: Path) -> None:
-    """On macOS /etc and /tmp are links, and Docker Desktop shares with its machine the folders behind them alone."""
+    """On macOS /etc and /tmp are links, and Docker Desktop shares only the folders that they point to."""
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "key").write_text("at_secret")

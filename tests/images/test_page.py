@@ -2,7 +2,7 @@
 
 The page comes from the image geoip:scratch, offline, or from the service whose URL is in GEOIP_SITE (`make run` and
 GEOIP_SITE=http://localhost:8080). A rehearsal gives the answers that this service cannot be made to give: a server that
-passes on the service's page and headers as they are, and gives answers of our own.
+passes on the service's page and headers as they are, and gives answers of its own.
 """
 
 import base64
@@ -30,7 +30,7 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 
 from tests.conftest import free_port
-from tests.images.browser import LAPTOP, PATIENCE, PHONE, PROJECTOR, Browser, on_debian, start_chromium
+from tests.images.browser import LAPTOP, LIMIT, PHONE, PROJECTOR, Browser, on_debian, start_chromium
 from tests.upstream import Upstream, answering, ipwhois_answer
 
 IMAGE = "geoip:scratch"
@@ -53,11 +53,11 @@ ANSWER = {
 
 
 def fetch(url: str, accept: str) -> tuple[int, Message, bytes]:
-    """Status, headers and body, whatever the status."""
+    """Status, headers and body of a response."""
     request = urllib.request.Request(url, headers={"Accept": accept})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=PATIENCE) as response:
+        with opener.open(request, timeout=LIMIT) as response:
             return response.status, response.headers, response.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read()
@@ -196,7 +196,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 @pytest.fixture
 def browser(chromium: Chrome, site: str) -> Iterator[Browser]:
-    """A browser, which after every test must have a silent console and have asked no other host than this one."""
+    """A browser. After every test its console must be empty, and it must have asked no host but this one."""
     browser = Browser(chromium)
     browser.resize(LAPTOP)
     browser.prefer("light")
@@ -370,7 +370,7 @@ def test_has_no_accessibility_violation(
     browser.driver.execute_script(AXE[-1].read_text(encoding="utf-8"))
     result = browser.driver.execute_async_script("axe.run().then(arguments[0])")
     assert [(v["id"], [node["html"] for node in v["nodes"]]) for v in result["violations"]] == []
-    # nothing that axe looked at and could not decide either, such as text before something it cannot see through
+    # nor anything that axe could not decide, such as text on a background that it cannot tell
     assert [(v["id"], [node["html"] for node in v["nodes"]]) for v in result["incomplete"]] == []
     assert any(rule["id"] == "color-contrast" for rule in result["passes"])
     scrolled = browser.driver.execute_script("return document.documentElement.scrollWidth")
@@ -379,7 +379,7 @@ def test_has_no_accessibility_violation(
         browser.console()  # Chromium's own line for the status, which a test above reads
 
 
-# --- what a service cannot be made to answer at will
+# --- answers that a service cannot be made to give
 
 
 @pytest.mark.parametrize("size", [PHONE, LAPTOP, PROJECTOR], ids=["phone", "laptop", "projector"])
@@ -546,7 +546,7 @@ def test_broken_connection_is_a_sentence_and_can_be_tried_again(browser: Browser
 
 
 @pytest.mark.parametrize(("status", "lines"), [(200, 0), (502, 1)])
-def test_what_is_no_answer_of_the_service_is_a_sentence(
+def test_what_is_not_an_answer_of_the_service_is_a_sentence(
     browser: Browser, rehearsal: Rehearsal, status: int, lines: int
 ) -> None:
     rehearsal.answers[None] = Reply(b"<h1>Nothing to see</h1>", status, {"Content-Type": "text/html"})

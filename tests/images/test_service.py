@@ -1,4 +1,4 @@
-"""Every image serves as the app does where it was written, and as a guest that nobody notices."""
+"""Every image answers as the app does outside a container, and needs no rights and no writable path."""
 
 import json
 import re
@@ -26,7 +26,7 @@ Start = Callable[..., Container]
 
 
 def moody(connection: socket.socket, request: Request) -> None:
-    """An upstream that has another mood for each address."""
+    """An upstream that behaves differently for each address."""
     ip = request.target.strip("/")
     answers: dict[str, bytes] = {
         "1.0.0.1": http_answer({"ip": ip, "success": False, "message": "not found"}),
@@ -174,16 +174,14 @@ def test_a_request_under_way_is_answered_before_the_end(
     with ThreadPoolExecutor() as executor:
         answer = executor.submit(service.get, "/?ip=8.8.8.8")
         slow.wait()
-        seconds = service.terminate()
+        assert service.terminate() == 0
         assert answer.result().status_code == 200
-    assert seconds < 2
-    assert service.state["ExitCode"] == 0
 
 
-def test_ends_within_a_second_when_idle(image: str, container: Start) -> None:
-    service = container(image)
-    assert service.terminate() < 1
-    assert service.state["ExitCode"] == 0
+def test_ends_at_once_when_idle(image: str, container: Start) -> None:
+    service = container(image, GEOIP_TIMEOUT=60)  # for so long it would wait for a request under way
+    assert service.get("/healthz").status_code == 204
+    assert service.terminate() == 0
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +228,7 @@ def test_trusts_the_authorities_that_it_is_given_and_no_others(
 
 
 def test_the_certificates_of_the_image_are_read(image: str, container: Start) -> None:
-    # Without them the refusal above would prove nothing: it is also what an empty bundle would do.
+    # The refusal above proves nothing by itself: an empty bundle refuses, too.
     bundle = docker("image", "inspect", "--format", '{{join .Config.Env "\\n"}}', f"geoip:{image}")
     assert "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt" in bundle.splitlines()
     name = docker("create", f"geoip:{image}")
@@ -322,7 +320,7 @@ def test_replicas_share_a_cache(
         asked = upstream()
         settings = {"GEOIP_CACHE_URL": shared.url, "GEOIP_IPWHOIS_URL": asked.url, "SSL_CERT_FILE": "/authority.pem"}
         first, second = (container(image, f"--volume={bundle}:/authority.pem:ro", **settings) for _ in range(2))
-        # On a busy machine the cache may not answer within the 50 ms that it has: then another address shows the same.
+        # On a busy machine the cache may miss its 50 ms: then the next address is tried.
         for number in range(1, 20):
             answer = first.get(f"/?ip=8.8.8.{number}")
             before = len(asked.requests)
@@ -350,10 +348,10 @@ def test_works_as_any_other_user(image: str, container: Start) -> None:
     assert container(image, "--user=1000680000:0").get("/healthz").status_code == 204
 
 
-def test_an_empty_variable_for_the_certificates_is_as_good_as_none(
+def test_an_empty_variable_for_the_certificates_counts_as_unset(
     image: str, container: Start, secure: Callable[[Behaviour], Upstream]
 ) -> None:
-    # Refused by the image's own certificates, and not for want of any: those would be another error.
+    # The image's own certificates refuse it: without any certificates the error would be another one.
     service = container(image, SSL_CERT_FILE="", GEOIP_IPWHOIS_URL=secure(ipwhois).url)
     assert service.get("/?ip=8.8.8.8").json()["code"] == "upstream-failed"
     assert "CERTIFICATE_VERIFY_FAILED" in service.log

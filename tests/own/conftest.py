@@ -41,7 +41,7 @@ def own(project: Path, module: str, base: str, **variables: str) -> subprocess.C
 
 @cache
 def with_sqlite(tag: str) -> bool:
-    """Whether the Python of a base image has SQLite. Published ones have; one that was made for these tests may not."""
+    """Whether the Python of a base image has SQLite. A published one has; a stand-in may lack it."""
     return subprocess.run(["docker", "run", "--rm", tag, "python", "-c", "import sqlite3"], timeout=60).returncode == 0
 
 

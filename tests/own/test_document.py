@@ -43,7 +43,7 @@ def test_a_recipe_works_where_it_is_copied_to(base: str, tmp_path: Path) -> None
     try:
         trial = ["docker", "run", "--rm", "--read-only", "--cap-drop=ALL", "--env=INTERVAL=never", tag]
         said = subprocess.run(trial, capture_output=True, text=True, timeout=60)
-        # It gets as far as the end of its first turn.
+        # INTERVAL is wrong on purpose: it ends the app after its first turn.
         assert "no picture" in said.stdout and "could not convert string to float: 'never'" in said.stderr
     finally:
         docker("image", "rm", tag)

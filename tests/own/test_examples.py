@@ -24,12 +24,22 @@ CA = "/authority/ca.pem"
 
 
 def answers(container: str, port: int) -> httpx.Client:
-    """A client of a container that listens by now."""
-    for _ in range(100):
+    """Wait until a container listens, and return a client of it."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
         time.sleep(0.1)
     raise AssertionError(log(container))
+
+
+def logged(container: str, text: str) -> str:
+    """Wait until a container has logged a text, and return its log."""
+    deadline = time.monotonic() + 20
+    while text not in (said := log(container)):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.1)
+    return said
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -81,12 +91,8 @@ def test_pillow_keeps_thumbnails_under_their_names(base: str, start: Start, site
     tag, _ = packed("pillow-worker", base)
     settings = {"SSL_CERT_FILE": CA, "URL": f"{url}/picture.png", "NAME": "Zoë", "ZONE": "America/St_Johns"}
     container = start(tag, "--volume=/data", trusting(authority), **settings)
-    for _ in range(100):
-        if "Zoë.webp: Zoë" in log(container):
-            break
-        time.sleep(0.1)
-    assert "/data/Zoë.webp: Zoë" in log(container)
-    assert " NST" in log(container) or " NDT" in log(container)
+    said = logged(container, "/data/Zoë.webp: Zoë")
+    assert " NST" in said or " NDT" in said
     copied = subprocess.run(
         ["docker", "cp", f"{container}:/data/Zoë.webp", "-"], stdout=subprocess.PIPE, timeout=30
     ).stdout
@@ -100,19 +106,23 @@ def test_pillow_keeps_thumbnails_under_their_names(base: str, start: Start, site
 def test_an_unknown_authority_is_refused(base: str, start: Start, site: Site) -> None:
     tag, _ = packed("pillow-worker", base)
     container = start(tag, URL=f"{site[0]}/picture.png")
-    for _ in range(100):
-        if "no picture" in log(container):
-            break
-        time.sleep(0.1)
-    assert "CERTIFICATE_VERIFY_FAILED" in log(container)
+    assert "CERTIFICATE_VERIFY_FAILED" in logged(container, "no picture")
+
+
+STARTED: dict[str, Callable[[str, int], object]] = {
+    "flask-bookmarks": lambda container, port: answers(container, port).close(),
+    "pillow-worker": lambda container, _: logged(container, "no picture"),
+}
+"""For each example, a wait until it has started: before that, process 1 ignores SIGTERM."""
 
 
 @pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("example", ["flask-bookmarks", "pillow-worker"])
+@pytest.mark.parametrize("example", STARTED)
 def test_sigterm_ends_it_with_status_0(example: str, base: str, start: Start) -> None:
     tag, _ = packed(example, base)
-    container = start(tag, PORT=free_port(), BIND="127.0.0.1")
-    time.sleep(2)
+    port = free_port()
+    container = start(tag, PORT=port, BIND="127.0.0.1", URL="http://127.0.0.1:9/picture.png")
+    STARTED[example](container, port)
     docker("stop", "--time=10", container)
     state = json.loads(docker("container", "inspect", "--format", "{{json .State}}", container))
     assert state["ExitCode"] == 0, log(container)

@@ -41,7 +41,7 @@ class Registry:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tags of images with their digests, as the storage has them: it may be a registry that is gone."""
+        """The tags and their digests, read from the registry's files, since the registry may have ended."""
         folder = self.storage / "docker/registry/v2/repositories/geoip/_manifests/tags"
         files = folder.glob("[a-z]*/current/link")
         return {f.parent.parent.name: f.read_text() for f in files if not f.parent.parent.name.startswith("sha256-")}
@@ -94,7 +94,7 @@ class Result:
     status: int
     output: str
     errors: list[str]
-    """Lines, without what make itself adds."""
+    """The lines of an output, without those of make itself."""
 
 
 @dataclass
@@ -179,7 +179,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 @pytest.fixture(scope="session")
 def platforms() -> tuple[str, ...]:
-    """The two, or the one that this machine builds for."""
+    """Both platforms, or the only one that this machine builds for."""
     builder = subprocess.run(["docker", "buildx", "inspect"], capture_output=True, text=True, check=True).stdout
     return tuple(name for name in ("linux/amd64", "linux/arm64") if re.search(rf"{name}\b", builder))
 

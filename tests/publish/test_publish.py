@@ -160,7 +160,7 @@ def test_a_version_never_loses_a_platform(
 ) -> None:
     version = next(tag for tag in copy.tags if tag != "alpine")
     index = copy.manifest(published.digest)
-    index["manifests"].append(index["manifests"][0] | {"platform": {"os": "linux", "architecture": "s390x"}})  # type: ignore[dict-item]
+    index["manifests"].append(index["manifests"][0] | {"platform": {"os": "linux", "architecture": "s390x"}})  # type: ignore[arg-type]
     address = f"http://127.0.0.1:{copy.port}/v2/geoip/manifests/{version}"
     media_type = {"Content-Type": "application/vnd.oci.image.index.v1+json"}
     httpx.put(address, json=index, headers=media_type, trust_env=False).raise_for_status()

@@ -53,7 +53,7 @@ def flip(content: bytes) -> bytes:
 
 
 def pack_anew(content: bytes) -> bytes:
-    """Another layer that is in order by itself."""
+    """Another layer, which is valid by itself."""
     return gzip.compress(gzip.decompress(content) + bytes(1024))
 
 
@@ -100,13 +100,16 @@ def test_the_tag_of_another_image_is_found(copy: Registry, checkout: Checkout) -
 
 def test_an_image_that_is_not_there_is_refused(copy: Registry, checkout: Checkout) -> None:
     result = checkout.verify(f"{copy.repository}:nothing")
-    assert (result.status, result.errors) == (2, [f"verify: the registry has no {copy.repository}:nothing"])
+    assert (result.status, result.errors) == (
+        2,
+        [f"verify: the registry has no {copy.repository}:nothing: check its name and its tag"],
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"COSIGN_PUBLIC_KEY": None, "SOURCE": ""}, "whose signature is to be expected"),
+        ({"COSIGN_PUBLIC_KEY": None, "SOURCE": ""}, "it is not known whose signature to expect"),
         ({"COSIGN_PUBLIC_KEY": None, "SOURCE": "https://github.com/OWNER/geoip", "TLOG": "0"}, "TLOG=0 needs a key"),
         ({"COSIGN_PUBLIC_KEY": "/nowhere/cosign.pub"}, "there is no file /nowhere/cosign.pub"),
     ],

@@ -126,7 +126,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def database(kind: str, records: dict[str, Any] | None = None, *, size: int | None = None) -> bytes:
-    """Return a MaxMind DB, as large as a full one by what stands unused behind its records."""
+    """Return a MaxMind DB that unused bytes behind its records make as large as a full one."""
     writer = MMDBWriter(6, ipv4_compatible=True)
     for network, record in (RECORDS[kind] if records is None else records).items():
         writer.insert_network(IPSet([network]), record)
@@ -275,7 +275,10 @@ def test_parts_of_other_months_are_removed(server: Server, folder: Path) -> None
 def test_no_file_for_either_month_is_an_error(server: Server, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.files = {}
     assert run(server, folder) == 1
-    assert f"geodata: city: {server.url} has no file for 2026-11 or 2026-10\n" in capsys.readouterr().err
+    assert (
+        f"geodata: city: {server.url} has no file for 2026-11 or 2026-10: name another month with --month\n"
+        in capsys.readouterr().err
+    )
     assert names(folder) == []
 
 
@@ -338,7 +341,7 @@ def test_a_broken_new_file_leaves_the_old_one(
     assert line.startswith("geodata: city: ")
     assert reason in line
     assert (folder / "dbip-city.mmdb").read_bytes() == old
-    assert names(folder) == BOTH  # the other file came nevertheless, and nothing is left over
+    assert names(folder) == BOTH  # the other file is fetched all the same, and no part stays
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -410,7 +413,7 @@ def test_a_file_that_unpacks_without_end_is_refused(
     assert names(folder) == []
 
 
-def test_nobody_listens(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_cannot_be_reached_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert geodata.main(["--url", "http://127.0.0.1:9", "--folder", str(folder)]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 2
     assert names(folder) == []

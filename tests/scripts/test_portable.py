@@ -1,4 +1,4 @@
-"""What a reader types or runs works on a Mac as well: its shell is zsh, its bash is 3.2, its tools are those of BSD."""
+"""Commands and programs for readers work on a Mac as well: with zsh, bash 3.2 and the tools of BSD."""
 
 import re
 import shlex

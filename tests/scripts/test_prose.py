@@ -56,6 +56,7 @@ def test_a_sentence_that_needs_a_second_reading_is_found(
         ("a.md", "It says\n\n```text\nWhat is is no answer.\n```\n\nand `is no answer` and [this](really.md).\n"),
         ("a.py", 'x = "What is in a string is data."\n'),
         ("a.py", "# The comment\nwhere = 1  # of a variable\n"),
+        ("a.py", "# It answers from the place\n# Where it stands, and nothing else.\n"),
         ("a.Dockerfile", "RUN echo really\n"),
         ("a.md", ""),
     ],

@@ -1,4 +1,4 @@
-"""How the sample is made; what it promises is tested with the code that reads it."""
+"""How the sample is made. tests/app/test_mmdb.py tests what is in it."""
 
 import json
 import struct
