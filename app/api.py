@@ -76,9 +76,9 @@ def _add_routes(app: FastAPI, lookup: Lookup, trusted: Sequence[IPNetwork]) -> N
     async def healthz() -> Response:
         return Response(status_code=204)
 
-    app.add_exception_handler(Problem, _on_problem)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_bug)
+    app.exception_handler(Problem)(_on_problem)
+    app.exception_handler(HTTPException)(_on_http_exception)
+    app.exception_handler(Exception)(_on_bug)
 
 
 def _locate(lookup: Lookup, trusted: Sequence[IPNetwork]) -> Callable[[Request], Awaitable[Response]]:
@@ -147,14 +147,12 @@ def _caller_finder(trusted: Sequence[IPNetwork]) -> Callable[[Request], IPAddres
     return find_caller
 
 
-async def _on_problem(_: Request, problem: Exception) -> Response:
-    assert isinstance(problem, Problem)  # noqa: S101 (Starlette hands over what was registered)
+async def _on_problem(_: Request, problem: Problem) -> Response:
     return problem_response(problem)
 
 
-async def _on_http_exception(request: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     """Answer what no route does: CORS preflights, other methods, other paths."""
-    assert isinstance(error, HTTPException)  # noqa: S101 (as above)
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         return _answer_preflight(request)
     if error.status_code == 405:

@@ -122,12 +122,13 @@ class Lookup:
                 return Found(body, answer.source, self.clock() + self._ttl, fwd="fwd=uri-miss")
         failed = [problem for problem in problems if problem.code != "unknown-address"]
         first = (failed or problems)[0]
-        several = zip(self._guards, problems, strict=True) if len(problems) > 1 else ()
+        asked = zip(self._guards, problems, strict=True)
+        each = [SourceProblem(source=guard.source.name, code=problem.code) for guard, problem in asked]
         combined = Problem(
             first.code,
             "; ".join(problem.detail for problem in problems),
             retry_after=first.retry_after,
-            sources=[SourceProblem(source=guard.source.name, code=problem.code) for guard, problem in several],
+            sources=each if len(each) > 1 else None,
         )
         if failed:
             raise combined

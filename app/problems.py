@@ -1,6 +1,6 @@
 """Everything that can go wrong, as problem details for HTTP APIs (RFC 9457)."""
 
-from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,18 +39,6 @@ KINDS: dict[Code, Kind] = {
     "method-not-allowed": Kind(405, "The path does not allow this method."),
     "bad-request": Kind(400, "The request is not valid HTTP/1.1, is too large, or is a refused CORS preflight."),
     "internal-error": Kind(500, "The service has a bug."),
-}
-
-# With the type about:blank, the title is the phrase of the status (RFC 9457, 4.2.1). Python's depends on its release.
-_TITLES = {
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    422: "Unprocessable Content",
-    500: "Internal Server Error",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
 }
 
 
@@ -95,7 +83,7 @@ class Problem(Exception):  # noqa: N818 (the name of RFC 9457)
         reason: str = "",
         fault: Fault = "answer",
         retry_after: int | None = None,
-        sources: Sequence[SourceProblem] = (),
+        sources: list[SourceProblem] | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
@@ -105,7 +93,7 @@ class Problem(Exception):  # noqa: N818 (the name of RFC 9457)
         self.fault = fault
         self.retry_after = retry_after
         """Seconds after which it makes sense to ask again."""
-        self.sources = tuple(sources)
+        self.sources = sources
 
     @property
     def status(self) -> int:
@@ -113,11 +101,13 @@ class Problem(Exception):  # noqa: N818 (the name of RFC 9457)
         return KINDS[self.code].status
 
     def details(self) -> ProblemDetails:
-        """Return the problem as it is sent."""
+        """Return the problem as it is sent. With the type about:blank, its title is the phrase of the status."""
+        phrase = HTTPStatus(self.status).phrase
         return ProblemDetails(
-            title=_TITLES[self.status],
+            # Python before 3.13 has an older phrase.
+            title="Unprocessable Content" if self.status == 422 else phrase,
             status=self.status,
             detail=self.detail,
             code=self.code,
-            sources=list(self.sources) or None,
+            sources=self.sources,
         )

@@ -22,10 +22,6 @@ from app.sources import SOURCES
 from app.sources.source import Source, comma_separated
 
 
-def _lower_case(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError("a source is named twice: name each once")
@@ -92,9 +88,7 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[_Network, ...], NoDecode, BeforeValidator(comma_separated)] = ()
     certificates: Annotated[str | None, Field(validation_alias="SSL_CERT_FILE")] = None
     """CA bundle, in PEM format, that TLS is verified against."""
-    log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], BeforeValidator(_lower_case)] = (
-        "info"
-    )
+    log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], BeforeValidator(str.lower)] = "info"
     log_format: Literal["text", "json"] = "text"
     log_addresses: bool = False
     """Whether a JSON line says whose request it was, and about which address."""

@@ -88,7 +88,7 @@ async def unknown(lookup: Lookup) -> Problem:
 
 
 def codes(problem: Problem) -> list[tuple[str, str]]:
-    return [(source.source, source.code) for source in problem.sources]
+    return [(source.source, source.code) for source in problem.sources or []]
 
 
 # The sources in turn
