@@ -54,7 +54,7 @@ check: .venv/app.lock .venv/test.lock .venv/lint.lock ## check types, format, do
 	$(BIN)/shellcheck $(SCRIPTS)
 	$(BIN)/hadolint docker/*.Dockerfile docker/own/*.Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml
-	$(BIN)/zizmor --quiet --pedantic --offline .github/workflows
+	$(BIN)/zizmor --quiet --persona=auditor --strict-collection --offline .github/workflows
 	$(BIN)/check-jsonschema --builtin-schema vendor.renovate renovate.json
 	@for file in docker/*.Dockerfile docker/own/*.Dockerfile; do docker buildx build --quiet --check --file $$file . || exit; done
 	@rm -rf .venv/lock && cp -r requirements .venv/lock && $(MAKE) --no-print-directory --silent lock OUT=.venv/lock

@@ -46,7 +46,10 @@ class Repository:
             if re.search(r"unauthorized|denied|forbidden|authentication required", str(error), re.IGNORECASE):
                 raise RefusedError(f"no permission for {self.name}: docker login {self.name.split('/')[0]}") from None
             raise RefusedError(f"no registry answers at {self.name.split('/')[0]}: {error}") from None
-        content: dict[str, Any] = json.loads(raw)
+        try:
+            content: dict[str, Any] = json.loads(raw)
+        except ValueError:
+            raise RefusedError(f"no registry answers at {self.name.split('/')[0]}: {what}: it is not JSON") from None
         digest = f"sha256:{hashlib.sha256(raw.encode()).hexdigest()}"
         if reference.startswith("@") and reference != f"@{digest}":
             raise FailedError(f"{self.name}{reference} has other content: its digest is {digest}")
@@ -83,7 +86,10 @@ def platforms(index: dict[str, Any]) -> dict[str, str]:
     """The digest of each platform's image."""
     if index.get("mediaType") != layout.INDEX:
         raise FailedError("it is one image, not an index of one for each platform")
-    return {
-        f"{entry['platform']['os']}/{entry['platform']['architecture']}": entry["digest"]
-        for entry in index["manifests"]
-    }
+    try:
+        return {
+            f"{entry['platform']['os']}/{entry['platform']['architecture']}": entry["digest"]
+            for entry in index["manifests"]
+        }
+    except KeyError as error:
+        raise FailedError(f"it is an index of something else than images: an entry has no {error}") from None

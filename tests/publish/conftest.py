@@ -60,6 +60,12 @@ class Registry:
         content: dict[str, list[dict[str, str]]] = json.loads(self.blob(digest).read_bytes())
         return content
 
+    def put(self, tag: str, index: dict[str, list[dict[str, str]]]) -> None:
+        """Let the tag name another index."""
+        address = f"http://127.0.0.1:{self.port}/v2/geoip/manifests/{tag}"
+        headers = {"Content-Type": "application/vnd.oci.image.index.v1+json"}
+        httpx.put(address, json=index, headers=headers, trust_env=False, timeout=30).raise_for_status()
+
 
 @contextmanager
 def serving(folder: Path, *, more: str = "", mount: str = "") -> Iterator[Registry]:

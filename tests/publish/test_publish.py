@@ -8,6 +8,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -140,6 +142,19 @@ def test_no_permission_is_refused(checkout: Checkout, tmp_path: Path) -> None:
         assert registry.tags == {}
 
 
+def test_a_web_server_that_is_not_a_registry_is_refused(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "v2/geoip/manifests").mkdir(parents=True)
+    (tmp_path / "v2/geoip/manifests/alpine-1.0.0").write_text("<!doctype html>")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        result = checkout.publish(f"127.0.0.1:{server.server_port}/geoip")
+        server.shutdown()
+    assert result.status == 2
+    assert len(result.errors) == 1
+    assert result.errors[0].startswith(f"publish alpine: no registry answers at 127.0.0.1:{server.server_port}: ")
+
+
 def test_a_version_never_gets_other_content(published: Published, checkout: Checkout, tmp_path: Path) -> None:
     with serving(tmp_path) as registry:
         source = f"docker://{published.reference}"
@@ -161,9 +176,7 @@ def test_a_version_never_loses_a_platform(
     version = next(tag for tag in copy.tags if tag != "alpine")
     index = copy.manifest(published.digest)
     index["manifests"].append(index["manifests"][0] | {"platform": {"os": "linux", "architecture": "s390x"}})  # type: ignore[arg-type]
-    address = f"http://127.0.0.1:{copy.port}/v2/geoip/manifests/{version}"
-    media_type = {"Content-Type": "application/vnd.oci.image.index.v1+json"}
-    httpx.put(address, json=index, headers=media_type, trust_env=False).raise_for_status()
+    copy.put(version, index)
     before = copy.tags, copy.attached
     result = checkout.publish(copy.repository, f"PLATFORMS={','.join(platforms)}")
     assert result.status == 2

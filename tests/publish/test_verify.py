@@ -1,7 +1,6 @@
 """`make verify` of what was published, and of what was spoiled afterwards."""
 
 import gzip
-import json
 import re
 import shutil
 import subprocess
@@ -73,12 +72,17 @@ def test_a_tag_that_was_moved_to_other_content_is_found(
     index = copy.manifest(published.digest)
     index["manifests"].reverse()
     index["annotations"] = {"by": "somebody else"}  # type: ignore[assignment]
-    file = checkout.folder.parent / "moved.json"
-    file.write_text(json.dumps(index))
-    command = ["curl", "--silent", "--fail", "--noproxy", "*", "--request", "PUT", "--upload-file", str(file)]
-    command += ["--header", "Content-Type: application/vnd.oci.image.index.v1+json"]
-    subprocess.run([*command, f"http://127.0.0.1:{copy.port}/v2/geoip/manifests/alpine"], check=True, timeout=30)
+    copy.put("alpine", index)
     assert failure(checkout, copy).startswith("verify: signature: ")
+
+
+def test_an_index_of_something_else_is_found(copy: Registry, published: Published, checkout: Checkout) -> None:
+    index = copy.manifest(published.digest)
+    for entry in index["manifests"]:
+        del entry["platform"]
+    copy.put("alpine", index)
+    expected = "verify: it is an index of something else than images: an entry has no 'platform'"
+    assert failure(checkout, copy) == expected
 
 
 def test_a_missing_attestation_is_found(copy: Registry, checkout: Checkout) -> None:
