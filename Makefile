@@ -3,6 +3,9 @@
 .DELETE_ON_ERROR:
 # MAKEFLAGS=-j8 in somebody's profile must not run two pips in one environment, nor an image before it is built.
 .NOTPARALLEL:
+# In somebody's profile, these would run other code than ours, or install into another place.
+unexport PYTHONHOME PYTHONINSPECT PYTHONPATH PYTHONSAFEPATH PYTHONWARNINGS
+unexport PIP_CONSTRAINT PIP_DRY_RUN PIP_NO_BINARY PIP_PREFIX PIP_PYTHON PIP_ROOT PIP_TARGET
 # The supported Pythons. PYTHON=python3.13 names one. By default it is python3, or the newest of these if python3 is too old.
 PYTHONS := 3.15 3.14 3.13 3.12 3.11
 BIN := .venv/bin
@@ -16,7 +19,8 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "NAME", $$1); printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --no-deps: a complete lock needs no resolver, and pip before 24 would look for the newest release of coverage[toml].
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
+# --no-user: pip's configuration may ask for --user, which an environment refuses.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-user --no-deps --require-hashes
 # The environment is made again if its Python is gone, or if PYTHON names another one. PYTHON=3.15 names the base of an
 # image instead (below).
 VENV_PYTHON = $(filter-out 3.%,$(PYTHON))
