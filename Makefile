@@ -94,6 +94,9 @@ outline: .venv/pip ## draw the map in app/page.html (needs npm)
 # Images
 ENGINE ?= docker
 IMAGES := $(shell sed -n 's/^\[\([a-z0-9-]*\)\]$$/\1/p' docker/images.toml)
+# Other programs set these, too: WSL sets NAME to the name of the machine. Take from the environment only a value for us.
+NAME := $(filter $(IMAGES),$(NAME))
+PLATFORM := $(filter linux/%,$(PLATFORM))
 # Ask git only if this folder is the top of a checkout. Labels that depend on it are otherwise left out.
 GIT = $(if $(wildcard .git),$(shell git $(1) 2>/dev/null $(2)))
 # The web page of the origin, without credentials; empty for a local path.
@@ -110,18 +113,19 @@ NUMBER = $(filter 3.%,$(PYTHON))
 FIXED := $(shell awk -F'[][]' '/^\[/ { name = $$2 } /^python *=/ { print name }' docker/images.toml)
 BASE = $(if $(NUMBER),$(if $(filter $*,$(FIXED)),$(error $* has the Python of its base: leave PYTHON out),--build-arg \
 	PYTHON=$(shell sed -n 's/^ARG PYTHON=python:[0-9.]*/python:$(NUMBER)/p' docker/$*.Dockerfile)))
+DOCKERFILE = $(if $(wildcard docker/$*.Dockerfile),docker/$*.Dockerfile,$(error there is no image $*: there are $(IMAGES)))
 TAG = geoip:$*$(if $(PLATFORM),-$(notdir $(PLATFORM)))
 
 images: $(addprefix image-,$(if $(NUMBER),$(filter-out $(FIXED),$(IMAGES)),$(IMAGES))) ## build all images
 image-%: ## build one image of docker/images.toml (PYTHON=3.15, PLATFORM=linux/arm64, ENGINE=podman)
-	$(BUILD) $(BASE) --tag $(TAG) --file docker/$*.Dockerfile .
+	$(BUILD) $(BASE) --tag $(TAG) --file $(DOCKERFILE) .
 run-%: ## run an image in the background on http://localhost:8080
 	@ENGINE='$(ENGINE)' PLATFORM='$(PLATFORM)' scripts/run-container $(TAG)
 stop: ## stop that container
 	@ENGINE='$(ENGINE)' scripts/stop-container
-reproduce: reproduce-$(NAME) ## build an image twice for release, and compare the digests: NAME=scratch
+reproduce: reproduce-$(or $(NAME),NAME) ## build an image twice for release, and compare the digests: NAME=scratch
 reproduce-%:
-	@scripts/reproduce $(BUILD) $(BASE) --file docker/$*.Dockerfile .
+	@scripts/reproduce $(BUILD) $(BASE) --file $(DOCKERFILE) .
 sbom-%: .venv/images.lock ## list the packages in an image, in build/NAME.spdx.json
 	@docker image inspect geoip:$* >/dev/null && mkdir -p build
 	SYFT_CHECK_FOR_APP_UPDATE=false $(BIN)/syft scan --quiet docker:geoip:$* --output spdx-json=build/$*.spdx.json.part

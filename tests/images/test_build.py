@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,27 @@ def test_another_platform_has_a_tag_of_its_own() -> None:
     command = printed("image-alpine", "PLATFORM=linux/arm64")
     assert "--platform linux/arm64" in command
     assert "--tag geoip:alpine-arm64 " in command
+
+
+def test_a_variable_of_another_program_changes_nothing(checkout: Path) -> None:
+    """WSL sets NAME to the name of the machine."""
+    theirs: dict[str, Any] = {
+        "PLATFORM": "x86_64",
+        "NAME": "DESKTOP-1",
+        "TAG": "1",
+        "VERSION": "22.04 (jammy)",
+        "IMAGE": "ubuntu",
+    }
+    assert make("--dry-run", "image-slim", cwd=checkout, **theirs).stdout == printed("image-slim", cwd=checkout)
+    assert "there is no image NAME: there are buster-single" in make("reproduce", **theirs).stderr
+
+
+@pytest.mark.parametrize("words", [["image-slimm"], ["reproduce", "NAME=slimm"], ["reproduce-slimm"]])
+def test_an_image_that_does_not_exist_is_named_in_one_line(words: list[str]) -> None:
+    result = make(*words)
+    assert result.returncode != 0
+    (line,) = result.stderr.splitlines()
+    assert "there is no image slimm: there are buster-single buster " in line
 
 
 def test_podman_keeps_the_health_check_and_lets_steps_read_what_they_mount() -> None:
@@ -181,7 +203,7 @@ def test_leaves_the_container_of_somebody_else_alone() -> None:
 
 @pytest.mark.usefixtures("stopped")
 def test_a_file_that_is_replaced_outside_is_replaced_inside(tmp_path: Path) -> None:
-    folder = tmp_path / "a b"
+    folder = tmp_path / 'a "b" (c) é $d'
     folder.mkdir()
     tmp_path.chmod(0o755)
     shutil.copyfile(ROOT / "app/sample.mmdb", folder / "city.mmdb")
@@ -247,5 +269,5 @@ def test_a_file_is_mounted_from_its_folder_and_not_from_a_link_to_it(tmp_path: P
     (folder / "key").write_text("at_secret")
     (tmp_path / "link").symlink_to(folder)
     found = arguments(tmp_path, GEOIP_IPIFY_KEY_FILE=tmp_path / "link/key")
-    assert f"--mount type=bind,readonly,source={folder},target=/host{folder} " in found
+    assert f'--mount type=bind,readonly,"source={folder}","target=/host{folder}" ' in found
     assert f"--env GEOIP_IPIFY_KEY_FILE=/host{folder}/key " in found
