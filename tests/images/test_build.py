@@ -240,6 +240,14 @@ def test_says_that_the_engine_is_missing() -> None:
     assert "no-engine is missing: install it, or name another one with ENGINE" in result.stderr
 
 
+@pytest.mark.parametrize("target", ["run-scratch", "stop"])
+def test_says_that_the_engine_cannot_be_reached(target: str) -> None:
+    result = make(target, DOCKER_HOST="tcp://127.0.0.1:9")
+    assert result.returncode != 0
+    assert result.stderr.startswith("Cannot connect to the Docker daemon at tcp://127.0.0.1:9")
+    assert "is not built" not in result.stderr
+
+
 def arguments(folder: Path, **settings: object) -> str:
     """Run scripts/run-container with an engine that writes down its arguments; what it wrote."""
     log = folder / "arguments"
