@@ -98,7 +98,8 @@ IMAGES := $(shell sed -n 's/^\[\([a-z0-9-]*\)\]$$/\1/p' docker/images.toml)
 NAME := $(filter $(IMAGES),$(NAME))
 PLATFORM := $(filter linux/%,$(PLATFORM))
 # Ask git only if this folder is the top of a checkout. Labels that depend on it are otherwise left out.
-GIT = $(if $(wildcard .git),$(shell git $(1) 2>/dev/null $(2)))
+# --git-dir: a hook of git sets GIT_DIR, and the owner of the files may be another user.
+GIT = $(if $(wildcard .git),$(shell git --git-dir .git $(1) 2>/dev/null $(2)))
 # The web page of the origin, without credentials; empty for a local path.
 WEB = s,^git@([^:/]+):,https://\1/,; s,^ssh://([^/@]*@)?([^:/]+)(:[0-9]+)?/,https://\2/,; s,//[^/]*@,//,; \
 	s,[.]git$$,,; \,^https?://,p
