@@ -93,6 +93,8 @@ outline: .venv/pip ## draw the map in app/page.html (needs npm)
 
 # Images
 ENGINE ?= docker
+# The Dockerfiles need BuildKit, which Docker before 23, or somebody's profile, may turn off.
+export DOCKER_BUILDKIT := 1
 IMAGES := $(shell sed -n 's/^\[\([a-z0-9-]*\)\]$$/\1/p' docker/images.toml)
 # Other programs set these, too: WSL sets NAME to the name of the machine. Take from the environment only a value for us.
 NAME := $(filter $(IMAGES),$(NAME))
