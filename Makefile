@@ -6,6 +6,9 @@
 # In somebody's profile, these would run other code than ours, or install into another place.
 unexport PYTHONHOME PYTHONINSPECT PYTHONPATH PYTHONSAFEPATH PYTHONWARNINGS
 unexport PIP_CONSTRAINT PIP_DRY_RUN PIP_NO_BINARY PIP_PREFIX PIP_PYTHON PIP_ROOT PIP_TARGET
+ifeq ($(wildcard docker/images.toml),)
+$(error this is not the folder of the Makefile: make -C FOLDER)
+endif
 # The supported Pythons. PYTHON=python3.13 names one. By default it is python3, or the newest of these if python3 is too old.
 PYTHONS := 3.15 3.14 3.13 3.12 3.11
 BIN := .venv/bin
