@@ -64,7 +64,8 @@ check: .venv/app.lock .venv/test.lock .venv/lint.lock ## check types, format, do
 	$(BIN)/zizmor --quiet --pedantic --offline .github/workflows
 	$(BIN)/check-jsonschema --builtin-schema vendor.renovate renovate.json
 	@for file in docker/*.Dockerfile docker/own/*.Dockerfile; do docker buildx build --quiet --check --file $$file . || exit; done
-	@rm -rf .venv/lock && cp -r requirements .venv/lock && $(MAKE) --no-print-directory --silent lock OUT=.venv/lock
+	@rm -rf .venv/lock && cp -r requirements .venv/lock
+	@$(MAKE) --no-print-directory --silent lock OUT=.venv/lock
 	@diff -r .venv/lock requirements || { echo 'the locks are not what pyproject.toml asks for: make lock'; exit 1; }
 
 format: .venv/lint.lock ## format the code
