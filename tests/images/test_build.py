@@ -273,7 +273,7 @@ def test_a_container_listens_on_ipv6_as_well(tmp_path: Path) -> None:
 
 def test_a_file_is_mounted_from_its_folder_and_not_from_a_link_to_it(tmp_path: Path) -> None:
     """On macOS /etc and /tmp are links, and Docker Desktop shares with its machine the folders behind them alone."""
-    folder = tmp_path / "folder"
+    folder = tmp_path / "folder, with a comma"
     folder.mkdir()
     (folder / "key").write_text("at_secret")
     (tmp_path / "link").symlink_to(folder)
