@@ -121,6 +121,7 @@ def test_a_read_only_home_is_not_written_to(checkout: Path, programs: Path) -> N
     program(programs / "docker", 'mkdir -p "${BUILDX_CONFIG:-$HOME/.docker/buildx}"')
     (checkout / "app").mkdir()
     copy(ROOT / "app/__init__.py", checkout / "app")
+    copy(ROOT / "docker/alpine.Dockerfile", checkout / "docker")
     done = make(checkout, "image-alpine", PATH=f"{programs}:/usr/bin:/bin", HOME="/dev/null/home")
     assert done.returncode == 0, done.stderr
     assert (checkout / ".venv/buildx").is_dir()
