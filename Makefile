@@ -5,7 +5,7 @@
 .NOTPARALLEL:
 # In somebody's profile, these would run other code than ours, or install into another place.
 unexport PYTHONHOME PYTHONINSPECT PYTHONPATH PYTHONSAFEPATH PYTHONWARNINGS
-unexport PIP_CONSTRAINT PIP_DRY_RUN PIP_NO_BINARY PIP_PREFIX PIP_PYTHON PIP_ROOT PIP_TARGET
+unexport PIP_CONSTRAINT PIP_DRY_RUN PIP_NO_BINARY PIP_PREFIX PIP_PYTHON PIP_ROOT PIP_TARGET PIP_USER
 ifeq ($(wildcard docker/images.toml),)
 $(error this is not the folder of the Makefile: make -C FOLDER)
 endif
