@@ -38,7 +38,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def make(folder: Path, *words: str, **variables: object) -> subprocess.CompletedProcess[str]:
     """Run `make` as a new user would: with no variable of the `make` or the environment that runs the tests."""
-    kept = {name: value for name, value in environment().items() if not name.startswith(("MAKE", "PYTHON"))}
+    kept = {name: value for name, value in environment().items() if not name.startswith(("BUILDX", "MAKE", "PYTHON"))}
     kept |= {name: str(value) for name, value in variables.items()}
     return subprocess.run(
         ["make", *words], cwd=folder, env=kept, text=True, capture_output=True, timeout=500, check=False
