@@ -3,6 +3,12 @@
 .DELETE_ON_ERROR:
 # MAKEFLAGS=-j8 in somebody's profile must not run two pips in one environment, nor an image before it is built.
 .NOTPARALLEL:
+# In somebody's profile, these would run other code than ours, or install into another place.
+unexport PYTHONHOME PYTHONINSPECT PYTHONPATH PYTHONSAFEPATH PYTHONWARNINGS
+unexport PIP_CONSTRAINT PIP_DRY_RUN PIP_NO_BINARY PIP_PREFIX PIP_PYTHON PIP_ROOT PIP_TARGET PIP_USER
+ifeq ($(wildcard docker/images.toml),)
+$(error this is not the folder of the Makefile: make -C FOLDER)
+endif
 # The supported Pythons. PYTHON=python3.13 names one. By default it is python3, or the newest of these if python3 is too old.
 PYTHONS := 3.15 3.14 3.13 3.12 3.11
 BIN := .venv/bin
@@ -16,7 +22,8 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { sub("%", "NAME", $$1); printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --no-deps: a complete lock needs no resolver, and pip before 24 would look for the newest release of coverage[toml].
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
+# --no-user: pip's configuration may ask for --user, which an environment refuses.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-user --no-deps --require-hashes
 # The environment is made again if its Python is gone, or if PYTHON names another one. PYTHON=3.15 names the base of an
 # image instead (below).
 VENV_PYTHON = $(filter-out 3.%,$(PYTHON))
@@ -57,7 +64,8 @@ check: .venv/app.lock .venv/test.lock .venv/lint.lock ## check types, format, do
 	$(BIN)/zizmor --quiet --persona=auditor --strict-collection --offline .github/workflows
 	$(BIN)/check-jsonschema --builtin-schema vendor.renovate renovate.json
 	@for file in docker/*.Dockerfile docker/own/*.Dockerfile; do docker buildx build --quiet --check --file $$file . || exit; done
-	@rm -rf .venv/lock && cp -r requirements .venv/lock && $(MAKE) --no-print-directory --silent lock OUT=.venv/lock
+	@rm -rf .venv/lock && cp -r requirements .venv/lock
+	@$(MAKE) --no-print-directory --silent lock OUT=.venv/lock
 	@diff -r .venv/lock requirements || { echo 'the locks are not what pyproject.toml asks for: make lock'; exit 1; }
 
 format: .venv/lint.lock ## format the code
@@ -89,9 +97,15 @@ outline: .venv/pip ## draw the map in app/page.html (needs npm)
 
 # Images
 ENGINE ?= docker
+# The Dockerfiles need BuildKit, which Docker before 23, or somebody's profile, may turn off.
+export DOCKER_BUILDKIT := 1
 IMAGES := $(shell sed -n 's/^\[\([a-z0-9-]*\)\]$$/\1/p' docker/images.toml)
+# Other programs set these, too: WSL sets NAME to the name of the machine. Take from the environment only a value for us.
+NAME := $(filter $(IMAGES),$(NAME))
+PLATFORM := $(filter linux/%,$(PLATFORM))
 # Ask git only if this folder is the top of a checkout. Labels that depend on it are otherwise left out.
-GIT = $(if $(wildcard .git),$(shell git $(1) 2>/dev/null $(2)))
+# --git-dir: a hook of git sets GIT_DIR, and the owner of the files may be another user.
+GIT = $(if $(wildcard .git),$(shell git --git-dir .git $(1) 2>/dev/null $(2)))
 # The web page of the origin, without credentials; empty for a local path.
 WEB = s,^git@([^:/]+):,https://\1/,; s,^ssh://([^/@]*@)?([^:/]+)(:[0-9]+)?/,https://\2/,; s,//[^/]*@,//,; \
 	s,[.]git$$,,; \,^https?://,p
@@ -106,18 +120,19 @@ NUMBER = $(filter 3.%,$(PYTHON))
 FIXED := $(shell awk -F'[][]' '/^\[/ { name = $$2 } /^python *=/ { print name }' docker/images.toml)
 BASE = $(if $(NUMBER),$(if $(filter $*,$(FIXED)),$(error $* has the Python of its base: leave PYTHON out),--build-arg \
 	PYTHON=$(shell sed -n 's/^ARG PYTHON=python:[0-9.]*/python:$(NUMBER)/p' docker/$*.Dockerfile)))
+DOCKERFILE = $(if $(wildcard docker/$*.Dockerfile),docker/$*.Dockerfile,$(error there is no image $*: there are $(IMAGES)))
 TAG = geoip:$*$(if $(PLATFORM),-$(notdir $(PLATFORM)))
 
 images: $(addprefix image-,$(if $(NUMBER),$(filter-out $(FIXED),$(IMAGES)),$(IMAGES))) ## build all images
 image-%: ## build one image of docker/images.toml (PYTHON=3.15, PLATFORM=linux/arm64, ENGINE=podman)
-	$(BUILD) $(BASE) --tag $(TAG) --file docker/$*.Dockerfile .
+	$(BUILD) $(BASE) --tag $(TAG) --file $(DOCKERFILE) .
 run-%: ## run an image in the background on http://localhost:8080
 	@ENGINE='$(ENGINE)' PLATFORM='$(PLATFORM)' scripts/run-container $(TAG)
 stop: ## stop that container
 	@ENGINE='$(ENGINE)' scripts/stop-container
-reproduce: reproduce-$(NAME) ## build an image twice for release, and compare the digests: NAME=scratch
+reproduce: reproduce-$(or $(NAME),NAME) ## build an image twice for release, and compare the digests: NAME=scratch
 reproduce-%:
-	@scripts/reproduce $(BUILD) $(BASE) --file docker/$*.Dockerfile .
+	@scripts/reproduce $(BUILD) $(BASE) --file $(DOCKERFILE) .
 sbom-%: .venv/images.lock ## list the packages in an image, in build/NAME.spdx.json
 	@mkdir -p build && rm -f build/$*.tar && $(ENGINE) save --output build/$*.tar geoip:$*
 	SYFT_CHECK_FOR_APP_UPDATE=false $(BIN)/syft scan --quiet docker-archive:build/$*.tar --output spdx-json=build/$*.spdx.json.part \

@@ -7,6 +7,7 @@ import signal
 import sys
 
 from app import __version__
+from app.healthcheck import healthcheck
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,8 +25,6 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     if parser.parse_args(arguments).command == "healthcheck":
-        from app.healthcheck import healthcheck
-
         return healthcheck()
     from app.server import serve  # the health check does without it: 0.3 s and 35 MB
 

@@ -140,7 +140,7 @@ def _read_proxy(scheme: str) -> _Proxy | None:
     try:
         url = _PROXY.validate_python(proxy if "://" in proxy else f"http://{proxy}")
     except ValidationError:  # its message would show the password
-        raise ValueError(f"{variable}: not the URL of a proxy: write it as http://HOST:PORT") from None
+        raise ValueError(f"{variable}: not the URL of an HTTP proxy: write it as http://HOST:PORT") from None
     auth = (unquote(url.username), unquote(url.password or "")) if url.username else None
     return _Proxy(variable, f"{url.scheme}://{url.host}:{url.port}", auth)
 

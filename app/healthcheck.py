@@ -20,7 +20,7 @@ def healthcheck() -> int:
         bind = "::"
     # On :: it listens on IPv6 and IPv4, and on a host without IPv6 on IPv4 alone.
     hosts = {"0.0.0.0": ["127.0.0.1"], "::": ["::1", "127.0.0.1"]}.get(bind, [bind])  # noqa: S104 (only compared)
-    port = settings.get("PORT", "8080").partition(".")[0]  # the service takes 8080.0 as well
+    port = settings.get("PORT", "8080")
     return 0 if any(_is_well(host, port, deadline) for host in hosts) else 1
 
 

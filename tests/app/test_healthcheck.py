@@ -131,7 +131,6 @@ def test_the_port_is_8080_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> N
         {"PORT": "1", "port": "{port}"},
         {"PORT": " {port} "},
         {"PORT": "0{port}"},
-        {"PORT": "{port}.0"},
     ],
     ids=str,
 )

@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,27 @@ def test_another_platform_has_a_tag_of_its_own() -> None:
     assert "--tag geoip:alpine-arm64 " in command
 
 
+def test_a_variable_of_another_program_changes_nothing(checkout: Path) -> None:
+    """WSL sets NAME to the name of the machine."""
+    theirs: dict[str, Any] = {
+        "PLATFORM": "x86_64",
+        "NAME": "DESKTOP-1",
+        "TAG": "1",
+        "VERSION": "22.04 (jammy)",
+        "IMAGE": "ubuntu",
+    }
+    assert make("--dry-run", "image-slim", cwd=checkout, **theirs).stdout == printed("image-slim", cwd=checkout)
+    assert "there is no image NAME: there are buster-single" in make("reproduce", **theirs).stderr
+
+
+@pytest.mark.parametrize("words", [["image-slimm"], ["reproduce", "NAME=slimm"], ["reproduce-slimm"]])
+def test_an_image_that_does_not_exist_is_named_in_one_line(words: list[str]) -> None:
+    result = make(*words)
+    assert result.returncode != 0
+    (line,) = result.stderr.splitlines()
+    assert "there is no image slimm: there are buster-single buster " in line
+
+
 def test_podman_keeps_the_health_check_and_lets_steps_read_what_they_mount() -> None:
     command = printed("image-alpine", "ENGINE=podman")
     assert command.startswith("podman build --format docker --security-opt label=disable ")
@@ -102,7 +124,8 @@ def test_a_checkout_says_where_an_image_came_from(checkout: Path) -> None:
         ["git", "remote", "add", "origin", "git@example.org:someone/geoip.git"],
     ):
         subprocess.run(command, cwd=checkout, check=True)
-    described = printed("image-slim", cwd=checkout)
+    # A hook of git sets GIT_DIR, here that of another repository.
+    described = make("--dry-run", "image-slim", cwd=checkout, GIT_DIR="/nowhere").stdout
     assert re.search(r"image[.]revision=[0-9a-f]{40} ", described)
     assert "image.source=https://example.org/someone/geoip " in described
 
@@ -181,7 +204,7 @@ def test_does_not_touch_the_container_of_another_project() -> None:
 
 @pytest.mark.usefixtures("stopped")
 def test_a_file_that_is_replaced_outside_is_replaced_inside(tmp_path: Path) -> None:
-    folder = tmp_path / "a b"
+    folder = tmp_path / 'a "b" (c) é $d'
     folder.mkdir()
     tmp_path.chmod(0o755)
     shutil.copyfile(ROOT / "app/sample.mmdb", folder / "city.mmdb")
@@ -218,6 +241,14 @@ def test_says_that_the_engine_is_missing() -> None:
     assert "no-engine is missing: install it, or name another one with ENGINE" in result.stderr
 
 
+@pytest.mark.parametrize("target", ["run-scratch", "stop"])
+def test_says_that_the_engine_cannot_be_reached(target: str) -> None:
+    result = make(target, DOCKER_HOST="tcp://127.0.0.1:9")
+    assert result.returncode != 0
+    assert result.stderr.startswith("Cannot connect to the Docker daemon at tcp://127.0.0.1:9")
+    assert "is not built" not in result.stderr
+
+
 def arguments(folder: Path, **settings: object) -> str:
     """Run scripts/run-container with an engine that records its arguments, and return these."""
     log = folder / "arguments"
@@ -242,10 +273,10 @@ def test_a_container_listens_on_ipv6_as_well(tmp_path: Path) -> None:
 
 def test_a_file_is_mounted_from_its_folder_and_not_from_a_link_to_it(tmp_path: Path) -> None:
     """On macOS /etc and /tmp are links, and Docker Desktop shares only the folders that they point to."""
-    folder = tmp_path / "folder"
+    folder = tmp_path / "folder, with a comma"
     folder.mkdir()
     (folder / "key").write_text("at_secret")
     (tmp_path / "link").symlink_to(folder)
     found = arguments(tmp_path, GEOIP_IPIFY_KEY_FILE=tmp_path / "link/key")
-    assert f"--mount type=bind,readonly,source={folder},target=/host{folder} " in found
+    assert f'--mount type=bind,readonly,"source={folder}","target=/host{folder}" ' in found
     assert f"--env GEOIP_IPIFY_KEY_FILE=/host{folder}/key " in found

@@ -38,7 +38,8 @@ def checkout(tmp_path: Path) -> Path:
 
 def make(folder: Path, *words: str, **variables: object) -> subprocess.CompletedProcess[str]:
     """Run `make` as a new user would: with no variable of the `make` or the environment that runs the tests."""
-    kept = {name: value for name, value in environment(**variables).items() if not name.startswith(("MAKE", "PYTHON"))}
+    kept = {name: value for name, value in environment().items() if not name.startswith(("BUILDX", "MAKE", "PYTHON"))}
+    kept |= {name: str(value) for name, value in variables.items()}
     return subprocess.run(
         ["make", *words], cwd=folder, env=kept, text=True, capture_output=True, timeout=500, check=False
     )
@@ -120,6 +121,7 @@ def test_a_read_only_home_is_not_written_to(checkout: Path, programs: Path) -> N
     program(programs / "docker", 'mkdir -p "${BUILDX_CONFIG:-$HOME/.docker/buildx}"')
     (checkout / "app").mkdir()
     copy(ROOT / "app/__init__.py", checkout / "app")
+    copy(ROOT / "docker/alpine.Dockerfile", checkout / "docker")
     done = make(checkout, "image-alpine", PATH=f"{programs}:/usr/bin:/bin", HOME="/dev/null/home")
     assert done.returncode == 0, done.stderr
     assert (checkout / ".venv/buildx").is_dir()
@@ -143,6 +145,20 @@ def test_a_stale_environment_is_made_anew_once(checkout: Path, python: Path, mad
     assert "Installing requirements/app.txt\n" in first.stdout, first.stderr
     assert run_pip(checkout, "freeze") == ""
     assert "Installing" not in second.stdout
+
+
+def test_a_profile_changes_neither_what_runs_nor_where_it_is_installed(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "requirements/app.txt").write_text(wheel(tmp_path, "plugin", "1.0"))
+    (checkout / "app").mkdir()
+    (checkout / "app/__main__.py").write_text("from importlib.metadata import version\nprint(version('plugin'))\n")
+    profile = {"PYTHONHOME": tmp_path, "PYTHONPATH": tmp_path, "PYTHONSAFEPATH": 1, "PYTHONWARNINGS": "error"}
+    profile |= {"PIP_TARGET": tmp_path / "a", "PIP_PREFIX": tmp_path / "b", "PIP_ROOT": tmp_path / "c"}
+    profile |= {"PIP_USER": 1, "PIP_DRY_RUN": 1, "PIP_CONSTRAINT": "/none", "PIP_NO_BINARY": ":all:"}
+    done = make(
+        checkout, "run", PIP_NO_INDEX=1, PIP_FIND_LINKS=tmp_path.as_uri(), PIP_CONFIG_FILE=os.devnull, **profile
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\n1.0\n")
 
 
 @pytest.mark.parametrize("pip", [pytest.param(pip, marks=pytest.mark.slow) if pip else pip for pip in PIPS])
