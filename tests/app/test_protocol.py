@@ -299,7 +299,7 @@ UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 def test_the_body_of_a_request_for_an_upgrade_is_not_another_request(
     head: bytes, body: bytes, status: int, pause: float, impatient: Server
 ) -> None:
-    """The parser takes it for one: a proxy would get one answer too many, and hand it to somebody else."""
+    """The parser reads it as one: a proxy would get one answer too many, and hand it to somebody else."""
     with connect(impatient) as client:
         client.sendall(head + UPGRADE + b"\r\n" + (b"" if pause else body))
         time.sleep(pause)
