@@ -35,9 +35,9 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Server]:
-    """A service that waits for a third of a second, and takes eight connections; its source takes a second."""
+    """A service that waits for a third of a second, takes eight connections, and caches nothing; its source is slow."""
     slow = answering(ipwhois_answer("8.8.8.8"), after=1)
-    with Upstream(slow) as source, serving(protocol=Impatient, GEOIP_IPWHOIS_URL=source.url) as made:
+    with Upstream(slow) as source, serving(protocol=Impatient, GEOIP_CACHE_TTL=0, GEOIP_IPWHOIS_URL=source.url) as made:
         yield made
 
 
