@@ -38,7 +38,10 @@ ELSEWHERE = {
         "docker run --detach --rm --name registry --publish 127.0.0.1:5001:5000 "
         '--volume "$PWD/build/registry:/var/lib/registry" registry:3': "for a Mac; it pulls an image from a registry"
     },
-    "docs/workshop.md": {"make reproduce NAME=scratch": "tests/images: two builds without the cache"},
+    "docs/workshop.md": {
+        "export ENGINE=podman": "tests/images/podman-steps types it",
+        "make reproduce NAME=scratch": "tests/images: two builds without the cache",
+    },
     "docs/your-own-app.md": {
         "make own APP=path/to/project MODULE=your.module BASE=slim": "tests/own, with the examples",
         "make own APP=examples/django-agenda MODULE=agenda BASE=scratch WHOLE=whitenoise RUN='--env SECRET_KEY=x'": (
