@@ -82,15 +82,22 @@ def site() -> Iterator[str]:
             ["docker", "port", container, "8080/tcp"], check=True, capture_output=True, text=True
         )
         url = f"http://{published.stdout.split()[0]}"
-        for _ in range(100):
-            try:
-                fetch(url + "/healthz", "*/*")
-                break
-            except OSError:
-                time.sleep(0.1)
+        wait_for_service(url)
         yield url
     finally:
         subprocess.run(["docker", "stop", container], check=True, capture_output=True)
+
+
+def wait_for_service(url: str) -> None:
+    """Wait until the service answers. TimeoutError if it does not within some ten seconds."""
+    for _ in range(100):
+        try:
+            fetch(url + "/healthz", "*/*")
+            break
+        except OSError:
+            time.sleep(0.1)
+    else:
+        raise TimeoutError(f"{url} does not answer")
 
 
 @contextmanager
@@ -103,12 +110,7 @@ def container_on_host(source: str) -> Iterator[str]:
     done = subprocess.run([*run, *asked, *hardened, IMAGE], check=True, capture_output=True, text=True, timeout=60)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(100):
-            try:
-                fetch(url + "/healthz", "*/*")
-                break
-            except OSError:
-                time.sleep(0.1)
+        wait_for_service(url)
         yield url
     finally:
         subprocess.run(["docker", "stop", done.stdout.strip()], check=True, capture_output=True, timeout=60)
