@@ -3,7 +3,6 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -25,16 +24,13 @@ from app.settings import Settings
 from app.sources import SOURCES
 from app.sources.source import Source
 
-if TYPE_CHECKING:
-    from app.store import Store
-
 logger = logging.getLogger("geoip")
 
 
-def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES, store: "Store | None" = None) -> FastAPI:
-    """Make the application; `store` replaces the settings' own. ValueError, of one line, for a wrong setting."""
-    client = Client(settings.certificates)
-    if store is None and settings.cache_url:
+def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES) -> FastAPI:
+    """Make the application. ValueError, of one line, for a wrong setting."""
+    client, store = Client(settings.certificates), None
+    if settings.cache_url:
         from app.store import Store  # redis costs a start 0.1 s and 10 MB
 
         store = Store(settings.cache_url.get_secret_value(), settings.certificates)

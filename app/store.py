@@ -4,9 +4,7 @@ The expiry of a key is that of its answer and a day more, in which the answer is
 """
 
 import logging
-import math
 import time
-from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
@@ -24,9 +22,6 @@ TIMEOUT = 0.05
 
 MAX_CONNECTIONS = 16
 
-WARNING_INTERVAL = 60
-"""Seconds between two lines in the log about it."""
-
 logger = logging.getLogger("geoip")
 
 
@@ -41,17 +36,9 @@ class _TLSConnection(SSLConnection):
 class Store:
     """The shared cache. ValueError, of one line, for a URL with an option that does not exist."""
 
-    def __init__(
-        self,
-        url: str,
-        certificates: str | None = None,
-        timeout: float = TIMEOUT,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._clock = clock
-        self._warned = -math.inf
+    def __init__(self, url: str, certificates: str | None = None) -> None:
         retry = Retry(NoBackoff(), 0)
-        options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": retry}
+        options: dict[str, Any] = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": retry}
         try:
             options |= parse_url(url)
             if certificates and options.get("connection_class") is SSLConnection:
@@ -66,7 +53,7 @@ class Store:
             kind, options["context"] = _TLSConnection, connection.ssl_context
             connection.ssl_context.get()
         self._redis = Redis.from_pool(
-            BlockingConnectionPool(MAX_CONNECTIONS, timeout, connection_class=kind, **options)
+            BlockingConnectionPool(MAX_CONNECTIONS, TIMEOUT, connection_class=kind, **options)
         )
 
     async def get(self, address: str) -> Found | None:
@@ -81,35 +68,34 @@ class Store:
                 return None
             fields = from_json(value)
             answer = read_answer(fields["source"], ip_address(address), fields)
-            expires = self._clock() + milliseconds / 1000 - MAX_STALE
+            expires = time.monotonic() + milliseconds / 1000 - MAX_STALE
             return Found(answer.model_dump_json().encode(), answer.source, expires)
         except Exception as error:  # noqa: BLE001 (redis raises ValueError and the like for nonsense)
-            self._warn(error)
+            _warn(error)
             return None
 
     async def put(self, address: str, found: Found) -> None:
         """Keep an answer for all replicas."""
-        seconds = found.time_left(self._clock()) + MAX_STALE
+        seconds = found.time_left(time.monotonic()) + MAX_STALE
         try:
             await self._redis.set(f"geoip:{address}", found.body, ex=seconds)
         except Exception as error:  # noqa: BLE001 (as above)
-            self._warn(error)
+            _warn(error)
 
     async def open(self) -> None:
         """Connect, if the store is there, so that the first lookup need not."""
         try:
             await self._redis.ping()
         except Exception as error:  # noqa: BLE001 (as above)
-            self._warn(error)
+            _warn(error)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
 
-    def _warn(self, error: Exception) -> None:
-        """Log an error, once a minute at most, by its type: its message may quote what is stored."""
-        if (now := self._clock()) - self._warned >= WARNING_INTERVAL:
-            self._warned = now
-            logger.warning(
-                "the shared cache is not used (%s): check that the server of GEOIP_CACHE_URL runs", type(error).__name__
-            )
+
+def _warn(error: Exception) -> None:
+    """Log an error by its type: its message may quote what is stored."""
+    logger.warning(
+        "the shared cache is not used (%s): check that the server of GEOIP_CACHE_URL runs", type(error).__name__
+    )

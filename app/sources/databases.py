@@ -94,7 +94,6 @@ class _File:
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror}") from error
         self._checked = time.monotonic()
-        self._warning: str | None = None
 
     def get(self, address: IPAddress) -> object:
         """Return the record of an address; ValueError if the file is damaged there."""
@@ -106,12 +105,6 @@ class _File:
         except _DAMAGED as error:
             raise ValueError(f"{self._path}: {error}") from error
 
-    def warn(self, warning: str) -> None:
-        """Log it once: a slow copy onto the file is another damaged one each second."""
-        if warning != self._warning:
-            self._warning = warning
-            logger.warning("%s", warning)
-
     def _check(self) -> None:
         """Read the file anew if it was replaced."""
         if time.monotonic() - self._checked < _CHECK_INTERVAL:
@@ -121,16 +114,16 @@ class _File:
             if version != self._version:
                 self._version = version  # even if it is damaged: it is not read again until it is replaced
                 reader, self._version, fields = _read(self._path)
-                if self.fields and not fields:
-                    self.warn(f"{self._path}: it has no field of an answer any more; the old contents stay in use")
-                else:
-                    self._reader, self.fields, self._warning = reader, fields, None
+                if fields or not self.fields:
+                    self._reader, self.fields = reader, fields
                     logger.info("%s was replaced and read anew", self._path)
+                else:
+                    logger.warning("%s: no field of an answer in it; the old contents stay in use", self._path)
         except OSError as error:
             self._version = (0, 0, 0)  # it is tried again
-            self.warn(f"{self._path}: {error.strerror}; the old contents stay in use")
+            logger.warning("%s: %s; the old contents stay in use", self._path, error.strerror)
         except ValueError as error:
-            self.warn(f"{error}; the old contents stay in use")
+            logger.warning("%s; the old contents stay in use", error)
         self._checked = time.monotonic()
 
 

@@ -18,7 +18,6 @@ from app.server import listen
 from app.settings import load_settings
 from app.sources import SOURCES
 from app.sources.source import Source
-from app.store import Store
 from tests.conftest import free_port
 
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -39,7 +38,6 @@ class Server:
 def serving(
     sources: Sequence[type[Source]] = SOURCES,
     *,
-    store: Store | None = None,
     protocol: type[Protocol] = Protocol,
     **variables: object,
 ) -> Iterator[Server]:
@@ -50,7 +48,7 @@ def serving(
         for name, value in (defaults | variables).items():
             environment.setenv(name, str(value))
         settings = load_settings(sources, _env_file=None)
-        app = create_app(settings, sources, store)
+        app = create_app(settings, sources)
     config = uvicorn.Config(
         app,
         http=protocol,

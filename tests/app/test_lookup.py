@@ -392,7 +392,7 @@ async def test_at_the_end_nothing_stays_under_way(lookup: Make) -> None:
 
 
 async def test_what_is_being_stored_is_waited_for_at_the_end() -> None:
-    store = Store(f"redis://127.0.0.1:{free_port()}", timeout=5)
+    store = Store(f"redis://127.0.0.1:{free_port()}/0?socket_timeout=5&socket_connect_timeout=5")
     ending = Lookup([First(None)], timeout=3, ttl=60, size=10, store=store)
     before = asyncio.all_tasks()
     assert answer(await ending.find(EIGHT)).isp == "1"

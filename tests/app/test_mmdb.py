@@ -349,7 +349,7 @@ def test_a_file_is_looked_at_once_a_second(tmp_path: Path, monkeypatch: pytest.M
     ids=["truncated", "empty", "deleted", "another kind"],
 )
 @pytest.mark.parametrize("in_one_step", [True, False])
-def test_a_broken_replacement_is_logged_once_and_the_old_contents_stay(
+def test_a_broken_replacement_is_logged_and_the_old_contents_stay(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     make: Callable[[Path], object],
@@ -365,10 +365,9 @@ def test_a_broken_replacement_is_logged_once_and_the_old_contents_stay(
             make(path)
         for _ in range(3):
             assert files.find(GOOGLE) == {"isp": "AS1"}
-    (logged,) = caplog.records
-    assert (logged.name, logged.levelname) == ("geoip", "WARNING")
-    assert str(path) in logged.getMessage()
-    assert reason in logged.getMessage()
+    (warning,) = {logged.getMessage() for logged in caplog.records if logged.levelname == "WARNING"}
+    assert str(path) in warning
+    assert reason in warning
     replace(path, lambda fresh: write(fresh, {"8.8.8.0/24": {"isp": "AS2"}}))
     assert files.find(GOOGLE) == {"isp": "AS2"}
 
@@ -392,7 +391,7 @@ def test_a_broken_replacement_is_read_once(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_slow_copy_onto_the_file_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slow_copy_onto_the_file_repeats_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path / "a.mmdb", {"8.8.8.0/24": {"isp": "AS1"}})
     files = Databases([path])
     whole = SAMPLE.read_bytes()
@@ -403,7 +402,7 @@ def test_a_slow_copy_onto_the_file_is_logged_once(tmp_path: Path, caplog: pytest
     found = files.find(GOOGLE)
     assert found is not None
     assert found["isp"] == "Google LLC"
-    assert len([logged for logged in caplog.records if logged.levelname == "WARNING"]) == 1
+    assert len({logged.getMessage() for logged in caplog.records if logged.levelname == "WARNING"}) == 1
 
 
 @pytest.mark.usefixtures("at_once")
@@ -422,7 +421,7 @@ def test_a_replacement_that_could_not_be_opened_is_tried_again(
         for _ in range(2):
             assert files.find(GOOGLE) == {"isp": "AS1"}
     assert files.find(GOOGLE) == {"isp": "AS2"}
-    assert caplog.messages == [f"{path}: Permission denied; the old contents stay in use"]
+    assert set(caplog.messages) == {f"{path}: Permission denied; the old contents stay in use"}
 
 
 # Any kind of tree, and several files
