@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -89,6 +90,17 @@ def small(repository: str, tmp_path: Path) -> str:
     (tmp_path / "Dockerfile").write_text("\n".join(lines))
     docker("build", "--tag", f"{repository}:scratch", tmp_path)
     return repository
+
+
+@pytest.fixture
+def service(repository: str) -> str:
+    """The name of an image that has the service in it."""
+    tags = docker("image", "ls", "--format", "{{.Tag}}", "geoip").split()
+    names = [name for name in tags if building.dockerfile(name).exists()]
+    if not names:
+        pytest.skip("no image is built: make images")
+    docker("tag", f"geoip:{names[-1]}", f"{repository}:{names[-1]}")
+    return names[-1]
 
 
 def program(folder: Path, name: str, script: str) -> str:
@@ -234,6 +246,18 @@ def test_the_figures_of_an_image_are_what_was_put_into_it(small: str, tmp_path: 
     assert "scratch: no figure of second pull, first answer, memory: it was left out" in result.stdout
 
 
+def test_packages_of_alpine_and_of_debian_are_counted(repository: str, tmp_path: Path) -> None:
+    (tmp_path / "alpine").write_text("P:musl\nV:1.2.5-r10\nA:x86_64\n\n")
+    entry = "Package: {}\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n\n"
+    (tmp_path / "debian").write_text(entry.format("libc6") + entry.format("zlib1g"))
+    lines = ("FROM scratch", "COPY alpine /lib/apk/db/installed", "COPY debian /var/lib/dpkg/status")
+    (tmp_path / "Dockerfile").write_text("\n".join(lines))
+    docker("build", "--tag", f"{repository}:scratch", tmp_path)
+    result = compare(*NOT_STARTED, "--docs", tmp_path, "--repository", repository, "scratch")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert figures(tmp_path, "scratch")["OS packages"] == 3
+
+
 def test_a_second_pull_is_the_layers_that_a_changed_line_changes(small: str, tmp_path: Path) -> None:
     recipe = tmp_path / "Dockerfile"
     recipe.write_text("FROM scratch\nCOPY app/sample.mmdb /\nCOPY app/__init__.py /\n")
@@ -246,19 +270,25 @@ def test_a_second_pull_is_the_layers_that_a_changed_line_changes(small: str, tmp
     assert docker("image", "ls", "--all", "--quiet", "--filter", f"reference={tag}") == ""
 
 
-def test_an_image_that_answers_is_timed_and_weighed(repository: str, tmp_path: Path) -> None:
-    tags = docker("image", "ls", "--format", "{{.Tag}}", "geoip").split()
-    names = [name for name in tags if building.dockerfile(name).exists()]
-    if not names:
-        pytest.skip("no image is built: make images")
-    docker("tag", f"geoip:{names[-1]}", f"{repository}:{names[-1]}")
-    result = compare(*NOT_SLOW, "--docs", tmp_path, "--repository", repository, names[-1])
+def test_an_image_that_answers_is_timed_and_weighed(repository: str, service: str, tmp_path: Path) -> None:
+    result = compare(*NOT_SLOW, "--docs", tmp_path, "--repository", repository, service)
     assert result.returncode == 0, result.stderr
-    found = figures(tmp_path, names[-1])
+    found = figures(tmp_path, service)
     assert 0.05 < found["first answer"] < 60
     assert 5e6 < found["memory"] < 256e6
     assert found["Python packages"] > 15
     assert re.fullmatch(r"3[.]\d+", found["Python"])
+
+
+@pytest.mark.parametrize(("printed", "expected"), [("30.5MB / 2GB", 30_500_000), ("1.5GiB / 2GiB", 1_610_612_736)])
+def test_memory_is_read_in_the_unit_that_docker_prints(
+    repository: str, service: str, tmp_path: Path, printed: str, expected: int
+) -> None:
+    script = f'case $1 in stats) echo "{printed}" ;; *) exec {shutil.which("docker")} "$@" ;; esac'
+    path = program(tmp_path, "docker", script)
+    result = compare(*NOT_SLOW, "--docs", tmp_path, "--repository", repository, service, PATH=path)
+    assert result.returncode == 0, result.stderr
+    assert figures(tmp_path, service)["memory"] == expected
 
 
 def test_every_measure_is_explained_and_shown() -> None:
