@@ -4,6 +4,7 @@ import itertools
 import os
 import random
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,12 @@ import pytest
 from tests.upstream import Behaviour, Upstream, ipwhois
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure() -> None:
+    """Let tests interrupt what they start, even in a background job of a script, which ignores SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass
