@@ -115,11 +115,11 @@ LABELS = title=geoip licenses=MIT version=$(shell sed -n 's/^__version__ = "\(.*
 # Podman's own format has no health checks. With SELinux, its steps cannot read what they mount unless labels are disabled.
 BUILD = $(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker --security-opt label=disable) $(addprefix --platform ,$(PLATFORM)) \
 	$(LABELS:%=--label org.opencontainers.image.%)
-# PYTHON=3.15 names the base image of that version. FIXED: the images whose base has only one version.
+# PYTHON=3.15 names the base image of that version, without a digest that the Dockerfile has. FIXED: the images whose base has only one version.
 NUMBER = $(filter 3.%,$(PYTHON))
 FIXED := $(shell awk -F'[][]' '/^\[/ { name = $$2 } /^python *=/ { print name }' docker/images.toml)
 BASE = $(if $(NUMBER),$(if $(filter $*,$(FIXED)),$(error $* has the Python of its base: leave PYTHON out),--build-arg \
-	PYTHON=$(shell sed -n 's/^ARG PYTHON=python:[0-9.]*/python:$(NUMBER)/p' docker/$*.Dockerfile)))
+	PYTHON=$(shell sed -n 's/^ARG PYTHON=python:[0-9.]*\([^@]*\).*/python:$(NUMBER)\1/p' docker/$*.Dockerfile)))
 DOCKERFILE = $(if $(wildcard docker/$*.Dockerfile),docker/$*.Dockerfile,$(error there is no image $*: there are $(IMAGES)))
 TAG = geoip:$*$(if $(PLATFORM),-$(notdir $(PLATFORM)))
 

@@ -20,7 +20,7 @@ FROM ${PYTHON}
 WORKDIR /srv
 COPY --from=build /srv .
 ENV PYTHONPATH=/srv/packages
-# An import as root leaves the bytecode of the standard library.
+# Import the app as root, with what it imports late: the bytecode of the standard library then stays in the image.
 RUN ["python", "-c", "import app.server, concurrent.futures.thread, encodings.idna"]
 
 USER 65532:65532

@@ -16,7 +16,7 @@ COPY app app
 # a release build rewrites: unchecked-hash prevents that.
 RUN chmod -R u=rwX,go=rX app && python -m compileall -q --invalidation-mode unchecked-hash .
 ENV PYTHONPATH=/srv/packages
-# An import as root leaves the bytecode of the standard library.
+# Import the app as root, with what it imports late: the bytecode of the standard library then stays in the image.
 RUN ["python", "-c", "import app.server, concurrent.futures.thread, encodings.idna"]
 
 USER 65532:65532

@@ -14,7 +14,7 @@ RUN --mount=type=bind,source=requirements.txt,target=/tmp/requirements.txt --mou
 
 COPY . .
 
-# Compile now, since a read-only container cannot keep bytecode. A package may hold a file for another Python: go on.
+# Compile now, since a read-only container cannot keep bytecode. A file for another Python does not compile: go on.
 RUN chmod -R u=rwX,go=rX . && mkdir /data
 RUN python -m compileall -q --invalidation-mode unchecked-hash . || true
 

@@ -46,7 +46,7 @@ def build(command: list[str], platform: str, folder: Path) -> tuple[Image, dict[
         raise
     image, predicate = layout.read(folder, platform)
     if predicate is None:
-        raise FailedError(f"building for {platform}: BuildKit gave no provenance")
+        raise FailedError(f"building for {platform}: BuildKit gave no provenance of SLSA v1, as 0.23 and newer do")
     return image, predicate
 
 

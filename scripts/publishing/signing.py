@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -62,10 +61,9 @@ class Signer:
         options: tuple[str, ...] = ()
         if not self.log:
             options = ("--tlog-upload=false",) if command in ("sign", "attest") else ("--insecure-ignore-tlog=true",)
-            if _has(command, "--use-signing-config"):
-                options = (*options, "--use-signing-config=false")
         # A registry may lack the interface that the newer format needs, and policy-controller reads the older one.
-        return (*options, "--new-bundle-format=false") if _has(command, "--new-bundle-format") else options
+        older = ("--use-signing-config=false", "--new-bundle-format=false")
+        return (*options, *[option for option in older if _takes(command, option)])
 
 
 def publisher(folder: Path, limit: float, *, local: bool) -> Signer:
@@ -124,6 +122,10 @@ def _need_log() -> None:
 
 
 @cache
-def _has(command: str, option: str) -> bool:
-    text = run("cosign", command, "--help", what="cosign", limit=60)
-    return re.search(rf"{option}\b", text) is not None
+def _takes(command: str, option: str) -> bool:
+    """Whether this cosign has the option. Its help does not say so: it hides what is deprecated."""
+    try:
+        run("cosign", command, option, "--help", what="cosign", limit=60)
+    except FailedError:
+        return False
+    return True

@@ -45,7 +45,7 @@ def test_what_the_readme_says_is_what_happens(compose: Compose) -> None:
     for command, _, expected in steps:
         done = compose.shell(command.replace("http://localhost:8080", compose.url))
         assert done.returncode == 0, f"{command}\n{done.stdout}"
-        pattern = ".*".join(map(re.escape, expected.strip().split("…")))
+        pattern = ".*".join(map(re.escape, expected.strip().split("...")))
         assert re.fullmatch(pattern, done.stdout.replace("\r", "").strip(), re.DOTALL), f"{command}\n{done.stdout}"
     assert compose.run("ps", "--all", "--quiet") == ""
 

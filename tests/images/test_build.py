@@ -76,6 +76,13 @@ def test_a_version_of_python_names_another_base(name: str) -> None:
     assert base[1] in ("python:3.15-slim-trixie", "python:3.15-alpine")
 
 
+def test_another_base_does_not_get_the_digest_of_the_first(checkout: Path) -> None:
+    """Renovate adds digests to the Dockerfiles."""
+    file = checkout / "docker/slim.Dockerfile"
+    file.write_text(file.read_text().replace("slim-trixie", "slim-trixie@sha256:0", 1))
+    assert "--build-arg PYTHON=python:3.15-slim-trixie " in printed("image-slim", "PYTHON=3.15", cwd=checkout)
+
+
 @pytest.mark.parametrize("name", [name for name, row in IMAGES.items() if "python" in row])
 def test_an_image_with_the_python_of_its_base_takes_no_other(name: str) -> None:
     result = make("--dry-run", f"image-{name}", "PYTHON=3.15")

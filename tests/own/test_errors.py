@@ -206,7 +206,7 @@ def test_an_image_has_the_projects_name(tmp_path: Path) -> None:
 
 def test_secrets_and_environments_stay_out(tmp_path: Path) -> None:
     path = project(tmp_path)
-    for name in (".env", ".git/config", ".venv/bin/python", "server.key", "build/old"):
+    for name in (".env", ".env.production", ".git/config", ".venv/bin/python", "server.key", "build/old"):
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text("secret")
     stage(path, "main", "scratch", path / "build/own/staged")
