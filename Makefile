@@ -75,16 +75,21 @@ format: .venv/lint.lock ## format the code
 OUT ?= requirements
 LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command 'make lock' --python-version $(lastword $(PYTHONS))
-# This resolves a lock without installing it: a dependency that the lock lacks is an error, and so is a package without a wheel.
-PROVE = UV_REQUIRE_HASHES=1 $(BIN)/uv pip install --quiet --dry-run --only-binary :all: --target .venv/proof
-PLACES = x86_64-manylinux_2_28 aarch64-apple-darwin x86_64-apple-darwin
+# $(call PROVE,places,locks) resolves locks without installing them: a dependency that a lock lacks is an error, and so is a package without a wheel.
+define PROVE
+for place in $(1); do for python in $(lastword $(PYTHONS)) $(firstword $(PYTHONS)); do for lock in $(2); do \
+  UV_REQUIRE_HASHES=1 $(BIN)/uv pip install --quiet --dry-run --only-binary :all: --target .venv/proof \
+  --python-platform $$place --python-version $$python -r $$lock || \
+  { echo "$$lock is not complete for Python $$python on $$place"; exit 1; }; done; done; done
+endef
+MACHINES = x86_64-manylinux_2_28 aarch64-apple-darwin x86_64-apple-darwin
+OF_IMAGES = aarch64-manylinux_2_28 x86_64-unknown-linux-musl aarch64-unknown-linux-musl
 lock: .venv/lint.lock ## write requirements/*.txt from pyproject.toml (UPGRADE=--upgrade takes the newest versions)
 	$(LOCK) $(UPGRADE) pyproject.toml -o $(OUT)/app.txt
 	for group in freeze test lint data images deploy bench; do \
 	  $(LOCK) $(UPGRADE) --group $$group -c $(OUT)/app.txt -o $(OUT)/$$group.txt || exit; done
-	for place in $(PLACES); do for python in $(lastword $(PYTHONS)) $(firstword $(PYTHONS)); do for lock in $(OUT)/*.txt; do \
-	  $(PROVE) --python-platform $$place --python-version $$python -r $$lock || \
-	  { echo "$$lock is not complete for Python $$python on $$place"; exit 1; }; done; done; done
+	$(call PROVE,$(MACHINES),$(OUT)/*.txt)
+	$(call PROVE,$(OF_IMAGES),$(OUT)/app.txt $(OUT)/freeze.txt)
 
 # Data
 geodata: .venv/data.lock ## fetch the full, current DB-IP Lite files into data/ (continues if it was interrupted)
