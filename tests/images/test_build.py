@@ -77,7 +77,7 @@ def test_a_version_of_python_names_another_base(name: str) -> None:
 
 
 def test_another_base_does_not_get_the_digest_of_the_first(checkout: Path) -> None:
-    """Renovate adds digests to the Dockerfiles."""
+    """A copy of the Dockerfiles may name its bases by digest."""
     file = checkout / "docker/slim.Dockerfile"
     file.write_text(file.read_text().replace("slim-trixie", "slim-trixie@sha256:0", 1))
     assert "--build-arg PYTHON=python:3.15-slim-trixie " in printed("image-slim", "PYTHON=3.15", cwd=checkout)
