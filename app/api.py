@@ -1,7 +1,7 @@
 """The web API: one route, and every problem as `application/problem+json`."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from app import __version__
-from app.address import IPAddress, IPNetwork, caller_address, is_global, is_in, parse_address
+from app.address import IPAddress, caller_address, is_global, is_in, parse_address
 from app.answer import Found
 from app.client import Client
 from app.hits import Hits
@@ -54,7 +54,15 @@ def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES) ->
             await store.aclose()
 
     app = DocumentedAPI(version=__version__, lifespan=lifespan, **DESCRIPTION)
-    _add_routes(app, lookup, settings.trusted_proxies)
+    app.state.lookup = lookup
+    app.state.trusted_proxies = settings.trusted_proxies
+    app.state.has_hinted = False
+    app.get("/", **OPERATION)(locate)
+    app.head("/", include_in_schema=False)(locate)
+    app.api_route("/healthz", methods=["GET", "HEAD"], include_in_schema=False)(healthz)
+    app.exception_handler(Problem)(_on_problem)
+    app.exception_handler(HTTPException)(_on_http_exception)
+    app.exception_handler(Exception)(_on_bug)
     app.add_middleware(Hits, lookup=lookup)
     if settings.log_format == "json":
         paths = {route.path for route in app.routes if isinstance(route, Route)}
@@ -62,38 +70,23 @@ def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES) ->
     return app
 
 
-def _add_routes(app: FastAPI, lookup: Lookup, trusted: Sequence[IPNetwork]) -> None:
-    locate = _locate(lookup, trusted)
-    app.get("/", **OPERATION)(locate)
-    app.head("/", include_in_schema=False)(locate)
+async def locate(request: Request) -> Response:
+    """Answer with the page, or look up the address of `?ip=`, or the caller's."""
+    if prefers_html(", ".join(request.headers.getlist("Accept"))):
+        return Response(HTML, headers=HEADERS | PAGE_HEADERS, media_type="text/html")
+    asked = request.query_params.getlist("ip")
+    address = _asked_address(asked) if asked else _caller(request)
+    notes = request.scope.get(NOTES, {})
+    notes["address"] = str(address) if address else None
+    lookup: Lookup = request.app.state.lookup
+    found = await lookup.find(address)
+    notes["source"] = found.source or None
+    return _respond(found, lookup.clock(), is_public=bool(asked))
 
-    @app.get("/healthz", include_in_schema=False)
-    @app.head("/healthz", include_in_schema=False)
-    async def healthz() -> Response:
-        return Response(status_code=204)
 
-    app.exception_handler(Problem)(_on_problem)
-    app.exception_handler(HTTPException)(_on_http_exception)
-    app.exception_handler(Exception)(_on_bug)
-
-
-def _locate(lookup: Lookup, trusted: Sequence[IPNetwork]) -> Callable[[Request], Awaitable[Response]]:
-    """Return the route."""
-    find_caller = _caller_finder(trusted)
-
-    async def locate(request: Request) -> Response:
-        """Answer with the page, or look up the address of `?ip=`, or the caller's."""
-        if prefers_html(", ".join(request.headers.getlist("Accept"))):
-            return Response(HTML, headers=HEADERS | PAGE_HEADERS, media_type="text/html")
-        asked = request.query_params.getlist("ip")
-        address = asked_address(asked) if asked else find_caller(request)
-        notes = request.scope.get(NOTES, {})
-        notes["address"] = str(address) if address else None
-        found = await lookup.find(address)
-        notes["source"] = found.source or None
-        return _respond(found, lookup.clock(), is_public=bool(asked))
-
-    return locate
+async def healthz() -> Response:
+    """Answer the health check."""
+    return Response(status_code=204)
 
 
 def _respond(found: Found, now: float, *, is_public: bool) -> Response:
@@ -108,7 +101,7 @@ def _respond(found: Found, now: float, *, is_public: bool) -> Response:
     return Response(found.body, headers=HEADERS | headers, media_type="application/json")
 
 
-def asked_address(values: list[str]) -> IPAddress:
+def _asked_address(values: list[str]) -> IPAddress:
     """Return the address of `?ip=`; the Problem `invalid-address` or `reserved-address` if there is no global one."""
     if len(values) > 1:
         raise Problem("invalid-address", "ip is given more than once: ask for one address at a time")
@@ -121,26 +114,21 @@ def asked_address(values: list[str]) -> IPAddress:
     return address
 
 
-def _caller_finder(trusted: Sequence[IPNetwork]) -> Callable[[Request], IPAddress | None]:
-    """Return a function that finds the caller's address; None if it is not global, for the service's own."""
-    hinted = False
-
-    def find_caller(request: Request) -> IPAddress | None:
-        nonlocal hinted
-        try:
-            peer = parse_address(request.client.host if request.client else "")
-        except ValueError:  # a Unix socket, or a zone id
-            return None
-        forwarded = request.headers.getlist("X-Forwarded-For")
-        if forwarded and not hinted and not is_global(peer) and not is_in(peer, trusted):
-            hinted = True
-            logger.warning(
-                "X-Forwarded-For from %s is ignored: if that is your proxy, name it in GEOIP_TRUSTED_PROXIES", peer
-            )
-        address = caller_address(peer, forwarded, trusted)
-        return address if is_global(address) else None
-
-    return find_caller
+def _caller(request: Request) -> IPAddress | None:
+    """Return the caller's address; None if it is not global, for the service's own."""
+    state = request.app.state
+    try:
+        peer = parse_address(request.client.host if request.client else "")
+    except ValueError:  # a Unix socket, or a zone id
+        return None
+    forwarded = request.headers.getlist("X-Forwarded-For")
+    if forwarded and not state.has_hinted and not is_global(peer) and not is_in(peer, state.trusted_proxies):
+        state.has_hinted = True
+        logger.warning(
+            "X-Forwarded-For from %s is ignored: if that is your proxy, name it in GEOIP_TRUSTED_PROXIES", peer
+        )
+    address = caller_address(peer, forwarded, state.trusted_proxies)
+    return address if is_global(address) else None
 
 
 async def _on_problem(_: Request, problem: Problem) -> Response:
