@@ -19,7 +19,7 @@ from app.page import HEADERS as PAGE_HEADERS
 from app.page import HTML, prefers_html
 from app.problems import Problem
 from app.responses import ALLOWED_METHODS, HEADERS, problem_response
-from app.schema import BUG, DESCRIPTION, NOT_AN_ADDRESS, OPERATION, RESERVED, DocumentedAPI
+from app.schema import DESCRIPTION, OPERATION, DocumentedAPI
 from app.settings import Settings
 from app.sources import SOURCES
 from app.sources.source import Source
@@ -108,9 +108,11 @@ def _asked_address(values: list[str]) -> IPAddress:
     try:
         address = parse_address(values[0])
     except ValueError:
-        raise Problem("invalid-address", NOT_AN_ADDRESS) from None
+        what = "ip is not an IPv4 or IPv6 address: give one like 8.8.8.8 or 2001:4860:4860::8888"
+        raise Problem("invalid-address", f"{what}, without a host name, a network or a zone id") from None
     if not is_global(address):
-        raise Problem("reserved-address", RESERVED)
+        what = "this address is not global (private, multicast, documentation…)"
+        raise Problem("reserved-address", f"{what}: ask for a public one, such as 8.8.8.8")
     return address
 
 
@@ -159,4 +161,4 @@ def _answer_preflight(request: Request) -> Response:
 
 
 async def _on_bug(_request: Request, _: Exception) -> Response:
-    return problem_response(Problem("internal-error", BUG))
+    return problem_response(Problem("internal-error", "the service failed: its log says why"))

@@ -11,13 +11,6 @@ from pydantic.json_schema import models_json_schema
 from app.answer import Answer
 from app.problems import KINDS, ProblemDetails
 
-NOT_AN_ADDRESS = (
-    "ip is not an IPv4 or IPv6 address: give one like 8.8.8.8 or 2001:4860:4860::8888, "
-    "without a host name, a network or a zone id"
-)
-RESERVED = "this address is not global (private, multicast, documentation…): ask for a public one, such as 8.8.8.8"
-BUG = "the service failed: its log says why"
-
 DESCRIPTION: dict[str, Any] = {
     "title": "geoip",
     "summary": "Looks up the provider and the location of an IP address.",
