@@ -13,7 +13,7 @@ from app.address import IPAddress, caller_address, is_global, is_in, parse_addre
 from app.answer import Found
 from app.client import Client
 from app.hits import Hits
-from app.log import NOTES, RequestLog
+from app.log import RequestLog
 from app.lookup import Lookup
 from app.page import HEADERS as PAGE_HEADERS
 from app.page import HTML, prefers_html
@@ -76,11 +76,10 @@ async def locate(request: Request) -> Response:
         return Response(HTML, headers=HEADERS | PAGE_HEADERS, media_type="text/html")
     asked = request.query_params.getlist("ip")
     address = _asked_address(asked) if asked else _caller(request)
-    notes = request.scope.get(NOTES, {})
-    notes["address"] = str(address) if address else None
+    request.state.address = str(address) if address else None  # for the log, as the source below
     lookup: Lookup = request.app.state.lookup
     found = await lookup.find(address)
-    notes["source"] = found.source or None
+    request.state.source = found.source or None
     return _respond(found, lookup.clock(), is_public=bool(asked))
 
 
