@@ -10,7 +10,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import certifi
 import httpcore
-from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
+from pydantic import AnyHttpUrl, ValidationError
 
 from app.problems import Fault
 
@@ -22,7 +22,6 @@ KEEP_ALIVE = 5
 
 # Without compression, 64 KiB received are 64 KiB of answer.
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "geoip"}
-_PROXY = TypeAdapter(AnyHttpUrl)
 
 
 class ClientError(Exception):
@@ -138,7 +137,7 @@ def _read_proxy(scheme: str) -> _Proxy | None:
         return None
     proxy, variable = proxies[name], f"{name.upper()}_PROXY"
     try:
-        url = _PROXY.validate_python(proxy if "://" in proxy else f"http://{proxy}")
+        url = AnyHttpUrl(proxy if "://" in proxy else f"http://{proxy}")
     except ValidationError:  # its message would show the password
         raise ValueError(f"{variable}: not the URL of an HTTP proxy: write it as http://HOST:PORT") from None
     auth = (unquote(url.username), unquote(url.password or "")) if url.username else None

@@ -11,7 +11,6 @@ from pydantic import (
     Field,
     RedisDsn,
     SecretStr,
-    TypeAdapter,
     ValidationError,
     create_model,
 )
@@ -40,7 +39,7 @@ def _trusted_network(text: str) -> IPNetwork:
 
 def _redis_url(url: SecretStr) -> SecretStr:
     try:
-        parsed = TypeAdapter(RedisDsn).validate_python(url.get_secret_value())
+        parsed = RedisDsn(url.get_secret_value())
     except ValidationError:  # its message would show the password
         raise ValueError("not a URL such as redis://HOST:6379/0 or rediss://USER:PASSWORD@HOST:6379/0") from None
     if not re.fullmatch("(/[0-9]*)?", parsed.path or ""):  # redis takes any other path for 0

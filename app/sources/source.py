@@ -52,16 +52,14 @@ def _base_url(url: AnyHttpUrl) -> AnyHttpUrl:
     return url
 
 
-def _key(value: object) -> object:
+def _key(secret: SecretStr) -> SecretStr:
     """Strip a key, which may come with the line break of its file, and refuse what cannot be one."""
-    if not isinstance(value, str):
-        return value
-    key = value.strip()
+    key = secret.get_secret_value().strip()
     if not re.fullmatch("[!-~]+", key):
         raise ValueError("a key has no spaces, no line breaks and no characters beyond ASCII")
     if re.search("[\"']|^[A-Z_]+=", key):
         raise ValueError("a key is written without quotes, and without the name of the variable before it")
-    return key
+    return SecretStr(key)
 
 
 def _key_file(value: object) -> object:
@@ -78,7 +76,7 @@ def _key_file(value: object) -> object:
     return key
 
 
-_Key = Annotated[SecretStr, BeforeValidator(_key)]
+_Key = Annotated[SecretStr, AfterValidator(_key)]
 
 
 class HttpSettings(BaseModel):
