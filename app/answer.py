@@ -159,13 +159,11 @@ class Found:
     """Seconds on the clock of the lookup."""
     problem: Problem | None = None
     """Why there is no answer."""
-    fwd: str = ""
-    """The part of Cache-Status that says why sources were asked (RFC 9211); empty for a hit."""
 
     def time_left(self, now: float) -> int:
         """Seconds until it expires; below 0 afterwards."""
         return math.floor(self.expires - now)
 
-    def cache_status(self, now: float) -> str:
-        """Value of the Cache-Status field (RFC 9211)."""
-        return f"geoip; {self.fwd}" if self.fwd else f"geoip; hit; ttl={self.time_left(now)}"
+    def hit_status(self, now: float) -> str:
+        """Value of the Cache-Status field (RFC 9211) of a hit."""
+        return f"geoip; hit; ttl={self.time_left(now)}"

@@ -10,7 +10,6 @@ from starlette.routing import Route
 
 from app import __version__
 from app.address import IPAddress, caller_address, is_global, is_in, parse_address
-from app.answer import Found
 from app.client import Client
 from app.hits import Hits
 from app.log import RequestLog
@@ -78,26 +77,21 @@ async def locate(request: Request) -> Response:
     address = _asked_address(asked) if asked else _caller(request)
     request.state.address = str(address) if address else None  # for the log, as the source below
     lookup: Lookup = request.app.state.lookup
-    found = await lookup.find(address)
+    found, cache_status = await lookup.find(address)
     request.state.source = found.source or None
-    return _respond(found, lookup.clock(), is_public=bool(asked))
+    if found.problem:
+        return problem_response(found.problem, cache_status)
+    left = found.time_left(lookup.clock())
+    headers = {  # others may cache the answer to `?ip=`, but not a caller's own
+        "Cache-Control": f"public, max-age={left}" if asked and left > 0 else "private, no-store",
+        "Cache-Status": cache_status,
+    }
+    return Response(found.body, headers=HEADERS | headers, media_type="application/json")
 
 
 async def healthz() -> Response:
     """Answer the health check."""
     return Response(status_code=204)
-
-
-def _respond(found: Found, now: float, *, is_public: bool) -> Response:
-    """Return what was found. Others may cache the answer to `?ip=`, but not a caller's own."""
-    if found.problem:
-        return problem_response(found.problem, found.cache_status(now))
-    left = found.time_left(now)
-    headers = {
-        "Cache-Control": f"public, max-age={left}" if is_public and left > 0 else "private, no-store",
-        "Cache-Status": found.cache_status(now),
-    }
-    return Response(found.body, headers=HEADERS | headers, media_type="application/json")
 
 
 def _asked_address(values: list[str]) -> IPAddress:

@@ -28,7 +28,7 @@ class Hits:
         headers = [
             *self._headers,
             (b"cache-control", b"public, max-age=%d" % hit.time_left(now)),
-            (b"cache-status", hit.cache_status(now).encode()),
+            (b"cache-status", hit.hit_status(now).encode()),
             (b"content-length", b"%d" % len(hit.body)),
             (b"content-type", b"application/json"),
         ]
