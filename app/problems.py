@@ -87,6 +87,7 @@ class Problem(Exception):  # noqa: N818 (the name of RFC 9457)
     ) -> None:
         super().__init__(detail)
         self.code = code
+        self.status = KINDS[code].status
         self.detail = detail
         self.reason = reason
         """For the log alone."""
@@ -94,11 +95,6 @@ class Problem(Exception):  # noqa: N818 (the name of RFC 9457)
         self.retry_after = retry_after
         """Seconds after which it makes sense to ask again."""
         self.sources = sources
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return KINDS[self.code].status
 
     def details(self) -> ProblemDetails:
         """Return the problem as it is sent. With the type about:blank, its title is the phrase of the status."""
