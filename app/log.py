@@ -20,17 +20,16 @@ logger = logging.getLogger("geoip")
 class TextFormatter(logging.Formatter):
     """A line for people, with the time as RFC 3339 writes it."""
 
-    converter = time.gmtime  # type: ignore[assignment]  # typeshed declares fewer arguments than gmtime takes
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03d+00:00"
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 (logging)
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(TextFormatter):
     """A record as a JSON object. The fields of `extra={"fields": …}` are part of it."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         } | getattr(record, "fields", {})
