@@ -87,10 +87,9 @@ class Client:
     async def _kept(self, origin: httpcore.Origin) -> "_Connection | None":
         """Return the connection that was used last, and close those that nobody can use any more."""
         idle = self._idle.get(str(origin), [])
-        while idle and not _is_usable(idle[0]):
-            await idle.pop(0).aclose()
-        while idle and not _is_usable(idle[-1]):
-            await idle.pop().aclose()
+        for end in (0, -1):
+            while idle and not _is_usable(idle[end]):
+                await idle.pop(end).aclose()
         return idle.pop() if idle else None
 
     def _connect(self, origin: httpcore.Origin) -> "_Connection":
