@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from app.address import IPAddress
 from app.answer import Answer, read_answer
 from app.client import Client, ClientError, Response
-from app.problems import Problem
+from app.problems import Fault, Problem
 
 DEFAULT_PAUSE = 60
 """Seconds of a source's pause if it does not say for how long it refuses."""
@@ -165,10 +165,9 @@ class HttpSource(Source):
             raise self._quota_exhausted(read_retry_after(wait))
         if response.status in {401, 403}:
             raise self._refused()
-        if response.status >= 500:
-            raise Problem("upstream-failed", f"{self.name} sent HTTP status {response.status}", fault="server")
         if response.status not in {200, 404, 422}:
-            raise Problem("upstream-failed", f"{self.name} sent HTTP status {response.status}")
+            fault: Fault = "server" if response.status >= 500 else "answer"
+            raise Problem("upstream-failed", f"{self.name} sent HTTP status {response.status}", fault=fault)
 
     def _quota_exhausted(self, pause: int) -> Problem:
         return Problem("quota-exhausted", f"{self.name} says that its quota is used up", retry_after=pause)
