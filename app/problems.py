@@ -54,7 +54,7 @@ class SourceProblem(BaseModel):
 class ProblemDetails(BaseModel):
     """A problem as it is sent, `application/problem+json`."""
 
-    model_config = ConfigDict(json_schema_extra={"description": "A problem, as RFC 9457 has it."})
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"description": "A problem, as RFC 9457 has it."})
 
     type: Annotated[Literal["about:blank"], Field(description="Always `about:blank`: `code` tells problems apart.")] = (
         "about:blank"
@@ -96,14 +96,7 @@ class Problem(Exception):  # noqa: N818 (the name of RFC 9457)
         """Seconds after which it makes sense to ask again."""
         self.sources = sources
 
-    def details(self) -> ProblemDetails:
-        """Return the problem as it is sent. With the type about:blank, its title is the phrase of the status."""
-        phrase = HTTPStatus(self.status).phrase
-        return ProblemDetails(
-            # Python before 3.13 has an older phrase.
-            title="Unprocessable Content" if self.status == 422 else phrase,
-            status=self.status,
-            detail=self.detail,
-            code=self.code,
-            sources=self.sources,
-        )
+    @property
+    def title(self) -> str:
+        """The phrase of the status, as it is for the type about:blank. Python before 3.13 has an older one for 422."""
+        return "Unprocessable Content" if self.status == 422 else HTTPStatus(self.status).phrase

@@ -125,7 +125,7 @@ async def test_the_first_failure_decides_and_every_source_is_listed(lookup: Make
 
 async def test_a_single_source_is_not_listed(lookup: Make) -> None:
     failed = await problem(lookup(First(FAILED)))
-    assert (failed.detail, codes(failed), failed.details().sources) == ("it failed", [], None)
+    assert (failed.detail, codes(failed), failed.sources) == ("it failed", [], None)
 
 
 async def test_a_bug_reaches_those_who_ask_and_is_not_kept(lookup: Make) -> None:
