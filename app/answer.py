@@ -39,10 +39,6 @@ def _text(value: object) -> object:
     return (value.strip()[:MAX_TEXT].rstrip() or None) if isinstance(value, str) else value
 
 
-def _text_or_none(value: object) -> object:
-    return _text(value) if isinstance(value, str) else None
-
-
 def _country_code(value: object) -> object:
     return value if isinstance(value, str) and value in COUNTRY_CODES else None
 
@@ -64,7 +60,7 @@ def _as_number(value: object) -> object:
     return value if type(value) is int and 0 < value < 2**32 else None
 
 
-_Name = Annotated[str | None, BeforeValidator(_text_or_none)]
+_Name = Annotated[str | None, BeforeValidator(lambda value: _text(value) if isinstance(value, str) else None)]
 
 
 class Answer(BaseModel):
