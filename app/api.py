@@ -90,7 +90,6 @@ async def locate(request: Request) -> Response:
 
 
 async def healthz() -> Response:
-    """Answer the health check."""
     return Response(status_code=204)
 
 

@@ -73,7 +73,6 @@ class Client:
             raise ClientError(reason, "connection" if is_away else "server") from error
 
     async def aclose(self) -> None:
-        """Close the connections that are kept."""
         for connection in itertools.chain(*self._idle.values()):
             await connection.aclose()
 

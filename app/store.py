@@ -90,7 +90,6 @@ class Store:
             _warn(error)
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self._redis.aclose()
 
 
