@@ -113,7 +113,7 @@ class Lookup:
         problems: list[Problem] = []
         for position, guard in enumerate(self._guards):
             # Each source that will be asked has an equal share of the time left: a silent one leaves some for the next.
-            sharing = sum(later.can_be_asked_before(deadline) for later in self._guards[position:])
+            sharing = sum(later.paused_until < deadline for later in self._guards[position:])
             try:
                 answer = await guard.ask(address, (deadline - self.clock()) / max(1, sharing))
             except Problem as problem:
