@@ -34,13 +34,8 @@ def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES) ->
 
         store = Store(settings.cache_url.get_secret_value(), settings.certificates)
     by_name = {source.name: source for source in sources}
-    lookup = Lookup(
-        [by_name[name](settings.of_source(name), client) for name in settings.sources],
-        timeout=settings.timeout,
-        ttl=settings.cache_ttl,
-        size=settings.cache_size,
-        store=store,
-    )
+    asked = [by_name[name](settings.of_source(name), client) for name in settings.sources]
+    lookup = Lookup(asked, timeout=settings.timeout, ttl=settings.cache_ttl, size=settings.cache_size, store=store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
