@@ -1,5 +1,6 @@
 """Everything that can go wrong, as problem details for HTTP APIs (RFC 9457)."""
 
+from dataclasses import KW_ONLY, dataclass
 from http import HTTPStatus
 from typing import Annotated, Literal, NamedTuple
 
@@ -72,29 +73,23 @@ Fault = Literal["answer", "server", "connection"]
 """Where a problem lies: in one answer, in the source's server (a timeout, HTTP 5xx, no HTTP), or in the way to it."""
 
 
+@dataclass(eq=False)
 class Problem(Exception):  # noqa: N818 (the name of RFC 9457)
     """A request that cannot be answered. `detail` and `sources` are sent, so they hold no secret."""
 
-    def __init__(
-        self,
-        code: Code,
-        detail: str,
-        *,
-        reason: str = "",
-        fault: Fault = "answer",
-        retry_after: int | None = None,
-        sources: list[SourceProblem] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.status = KINDS[code].status
-        self.detail = detail
-        self.reason = reason
-        """For the log alone."""
-        self.fault = fault
-        self.retry_after = retry_after
-        """Seconds after which it makes sense to ask again."""
-        self.sources = sources
+    code: Code
+    detail: str
+    _: KW_ONLY
+    reason: str = ""
+    """For the log alone."""
+    fault: Fault = "answer"
+    retry_after: int | None = None
+    """Seconds after which it makes sense to ask again."""
+    sources: list[SourceProblem] | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__(self.detail)
+        self.status = KINDS[self.code].status
 
     @property
     def title(self) -> str:
