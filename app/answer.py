@@ -39,10 +39,6 @@ def _text(value: object) -> object:
     return (value.strip()[:MAX_TEXT].rstrip() or None) if isinstance(value, str) else value
 
 
-def _text_or_none(value: object) -> object:
-    return _text(value) if isinstance(value, str) else None
-
-
 def _country_code(value: object) -> object:
     return value if isinstance(value, str) and value in COUNTRY_CODES else None
 
@@ -64,7 +60,7 @@ def _as_number(value: object) -> object:
     return value if type(value) is int and 0 < value < 2**32 else None
 
 
-_Name = Annotated[str | None, BeforeValidator(_text_or_none)]
+_Name = Annotated[str | None, BeforeValidator(lambda value: _text(value) if isinstance(value, str) else None)]
 
 
 class Answer(BaseModel):
@@ -159,13 +155,11 @@ class Found:
     """Seconds on the clock of the lookup."""
     problem: Problem | None = None
     """Why there is no answer."""
-    fwd: str = ""
-    """The part of Cache-Status that says why sources were asked (RFC 9211); empty for a hit."""
 
     def time_left(self, now: float) -> int:
         """Seconds until it expires; below 0 afterwards."""
         return math.floor(self.expires - now)
 
-    def cache_status(self, now: float) -> str:
-        """Value of the Cache-Status field (RFC 9211)."""
-        return f"geoip; {self.fwd}" if self.fwd else f"geoip; hit; ttl={self.time_left(now)}"
+    def hit_status(self, now: float) -> str:
+        """Value of the Cache-Status field (RFC 9211) of a hit."""
+        return f"geoip; hit; ttl={self.time_left(now)}"

@@ -1,7 +1,7 @@
 """The web API: one route, and every problem as `application/problem+json`."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -9,17 +9,16 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from app import __version__
-from app.address import IPAddress, IPNetwork, caller_address, is_global, is_in, parse_address
-from app.answer import Found
+from app.address import IPAddress, caller_address, is_global, is_in, parse_address
 from app.client import Client
 from app.hits import Hits
-from app.log import NOTES, RequestLog
+from app.log import RequestLog
 from app.lookup import Lookup
 from app.page import HEADERS as PAGE_HEADERS
 from app.page import HTML, prefers_html
 from app.problems import Problem
 from app.responses import ALLOWED_METHODS, HEADERS, problem_response
-from app.schema import BUG, DESCRIPTION, NOT_AN_ADDRESS, OPERATION, RESERVED, DocumentedAPI
+from app.schema import DESCRIPTION, OPERATION, DocumentedAPI
 from app.settings import Settings
 from app.sources import SOURCES
 from app.sources.source import Source
@@ -35,13 +34,8 @@ def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES) ->
 
         store = Store(settings.cache_url.get_secret_value(), settings.certificates)
     by_name = {source.name: source for source in sources}
-    lookup = Lookup(
-        [by_name[name](settings.of_source(name), client) for name in settings.sources],
-        timeout=settings.timeout,
-        ttl=settings.cache_ttl,
-        size=settings.cache_size,
-        store=store,
-    )
+    asked = [by_name[name](settings.of_source(name), client) for name in settings.sources]
+    lookup = Lookup(asked, timeout=settings.timeout, ttl=settings.cache_ttl, size=settings.cache_size, store=store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -54,7 +48,15 @@ def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES) ->
             await store.aclose()
 
     app = DocumentedAPI(version=__version__, lifespan=lifespan, **DESCRIPTION)
-    _add_routes(app, lookup, settings.trusted_proxies)
+    app.state.lookup = lookup
+    app.state.trusted_proxies = settings.trusted_proxies
+    app.state.has_hinted = False
+    app.get("/", **OPERATION)(locate)
+    app.head("/", include_in_schema=False)(locate)
+    app.api_route("/healthz", methods=["GET", "HEAD"], include_in_schema=False)(healthz)
+    app.exception_handler(Problem)(_on_problem)
+    app.exception_handler(HTTPException)(_on_http_exception)
+    app.exception_handler(Exception)(_on_bug)
     app.add_middleware(Hits, lookup=lookup)
     if settings.log_format == "json":
         paths = {route.path for route in app.routes if isinstance(route, Route)}
@@ -62,85 +64,60 @@ def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES) ->
     return app
 
 
-def _add_routes(app: FastAPI, lookup: Lookup, trusted: Sequence[IPNetwork]) -> None:
-    locate = _locate(lookup, trusted)
-    app.get("/", **OPERATION)(locate)
-    app.head("/", include_in_schema=False)(locate)
-
-    @app.get("/healthz", include_in_schema=False)
-    @app.head("/healthz", include_in_schema=False)
-    async def healthz() -> Response:
-        return Response(status_code=204)
-
-    app.exception_handler(Problem)(_on_problem)
-    app.exception_handler(HTTPException)(_on_http_exception)
-    app.exception_handler(Exception)(_on_bug)
-
-
-def _locate(lookup: Lookup, trusted: Sequence[IPNetwork]) -> Callable[[Request], Awaitable[Response]]:
-    """Return the route."""
-    find_caller = _caller_finder(trusted)
-
-    async def locate(request: Request) -> Response:
-        """Answer with the page, or look up the address of `?ip=`, or the caller's."""
-        if prefers_html(", ".join(request.headers.getlist("Accept"))):
-            return Response(HTML, headers=HEADERS | PAGE_HEADERS, media_type="text/html")
-        asked = request.query_params.getlist("ip")
-        address = asked_address(asked) if asked else find_caller(request)
-        notes = request.scope.get(NOTES, {})
-        notes["address"] = str(address) if address else None
-        found = await lookup.find(address)
-        notes["source"] = found.source or None
-        return _respond(found, lookup.clock(), is_public=bool(asked))
-
-    return locate
-
-
-def _respond(found: Found, now: float, *, is_public: bool) -> Response:
-    """Return what was found. Others may cache the answer to `?ip=`, but not a caller's own."""
+async def locate(request: Request) -> Response:
+    """Answer with the page, or look up the address of `?ip=`, or the caller's."""
+    if prefers_html(", ".join(request.headers.getlist("Accept"))):
+        return Response(HTML, headers=HEADERS | PAGE_HEADERS, media_type="text/html")
+    asked = request.query_params.getlist("ip")
+    address = _asked_address(asked) if asked else _caller(request)
+    request.state.address = str(address) if address else None  # for the log, as the source below
+    lookup: Lookup = request.app.state.lookup
+    found, cache_status = await lookup.find(address)
+    request.state.source = found.source or None
     if found.problem:
-        return problem_response(found.problem, found.cache_status(now))
-    left = found.time_left(now)
-    headers = {
-        "Cache-Control": f"public, max-age={left}" if is_public and left > 0 else "private, no-store",
-        "Cache-Status": found.cache_status(now),
+        return problem_response(found.problem, cache_status)
+    left = found.time_left(lookup.clock())
+    headers = {  # others may cache the answer to `?ip=`, but not a caller's own
+        "Cache-Control": f"public, max-age={left}" if asked and left > 0 else "private, no-store",
+        "Cache-Status": cache_status,
     }
     return Response(found.body, headers=HEADERS | headers, media_type="application/json")
 
 
-def asked_address(values: list[str]) -> IPAddress:
+async def healthz() -> Response:
+    return Response(status_code=204)
+
+
+def _asked_address(values: list[str]) -> IPAddress:
     """Return the address of `?ip=`; the Problem `invalid-address` or `reserved-address` if there is no global one."""
     if len(values) > 1:
         raise Problem("invalid-address", "ip is given more than once: ask for one address at a time")
     try:
         address = parse_address(values[0])
     except ValueError:
-        raise Problem("invalid-address", NOT_AN_ADDRESS) from None
+        what = "ip is not an IPv4 or IPv6 address: give one like 8.8.8.8 or 2001:4860:4860::8888"
+        raise Problem("invalid-address", f"{what}, without a host name, a network or a zone id") from None
     if not is_global(address):
-        raise Problem("reserved-address", RESERVED)
+        what = "this address is not global (private, multicast, documentation…)"
+        raise Problem("reserved-address", f"{what}: ask for a public one, such as 8.8.8.8")
     return address
 
 
-def _caller_finder(trusted: Sequence[IPNetwork]) -> Callable[[Request], IPAddress | None]:
-    """Return a function that finds the caller's address; None if it is not global, for the service's own."""
-    hinted = False
-
-    def find_caller(request: Request) -> IPAddress | None:
-        nonlocal hinted
-        try:
-            peer = parse_address(request.client.host if request.client else "")
-        except ValueError:  # a Unix socket, or a zone id
-            return None
-        forwarded = request.headers.getlist("X-Forwarded-For")
-        if forwarded and not hinted and not is_global(peer) and not is_in(peer, trusted):
-            hinted = True
-            logger.warning(
-                "X-Forwarded-For from %s is ignored: if that is your proxy, name it in GEOIP_TRUSTED_PROXIES", peer
-            )
-        address = caller_address(peer, forwarded, trusted)
-        return address if is_global(address) else None
-
-    return find_caller
+def _caller(request: Request) -> IPAddress | None:
+    """Return the caller's address; None if it is not global, for the service's own."""
+    state = request.app.state
+    try:
+        peer = parse_address(request.client.host if request.client else "")
+    except ValueError:  # a Unix socket, or a zone id
+        return None
+    forwarded = request.headers.getlist("X-Forwarded-For")
+    if forwarded and not state.has_hinted and not is_global(peer) and not is_in(peer, state.trusted_proxies):
+        state.has_hinted = True
+        logger.warning(
+            "X-Forwarded-For from %s is ignored: if that is your proxy, name it in GEOIP_TRUSTED_PROXIES", peer
+        )
+    address = caller_address(peer, forwarded, state.trusted_proxies)
+    return address if is_global(address) else None
 
 
 async def _on_problem(_: Request, problem: Problem) -> Response:
@@ -171,4 +148,4 @@ def _answer_preflight(request: Request) -> Response:
 
 
 async def _on_bug(_request: Request, _: Exception) -> Response:
-    return problem_response(Problem("internal-error", BUG))
+    return problem_response(Problem("internal-error", "the service failed: its log says why"))

@@ -10,7 +10,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import certifi
 import httpcore
-from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
+from pydantic import AnyHttpUrl, ValidationError
 
 from app.problems import Fault
 
@@ -22,7 +22,6 @@ KEEP_ALIVE = 5
 
 # Without compression, 64 KiB received are 64 KiB of answer.
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "geoip"}
-_PROXY = TypeAdapter(AnyHttpUrl)
 
 
 class ClientError(Exception):
@@ -74,7 +73,6 @@ class Client:
             raise ClientError(reason, "connection" if is_away else "server") from error
 
     async def aclose(self) -> None:
-        """Close the connections that are kept."""
         for connection in itertools.chain(*self._idle.values()):
             await connection.aclose()
 
@@ -88,10 +86,9 @@ class Client:
     async def _kept(self, origin: httpcore.Origin) -> "_Connection | None":
         """Return the connection that was used last, and close those that nobody can use any more."""
         idle = self._idle.get(str(origin), [])
-        while idle and not _is_usable(idle[0]):
-            await idle.pop(0).aclose()
-        while idle and not _is_usable(idle[-1]):
-            await idle.pop().aclose()
+        for end in (0, -1):
+            while idle and not _is_usable(idle[end]):
+                await idle.pop(end).aclose()
         return idle.pop() if idle else None
 
     def _connect(self, origin: httpcore.Origin) -> "_Connection":
@@ -138,7 +135,7 @@ def _read_proxy(scheme: str) -> _Proxy | None:
         return None
     proxy, variable = proxies[name], f"{name.upper()}_PROXY"
     try:
-        url = _PROXY.validate_python(proxy if "://" in proxy else f"http://{proxy}")
+        url = AnyHttpUrl(proxy if "://" in proxy else f"http://{proxy}")
     except ValidationError:  # its message would show the password
         raise ValueError(f"{variable}: not the URL of an HTTP proxy: write it as http://HOST:PORT") from None
     auth = (unquote(url.username), unquote(url.password or "")) if url.username else None

@@ -31,20 +31,17 @@ class Guard:
         self._room = asyncio.Semaphore(MAX_UNDER_WAY)
         self._failures: set[object] = set()
         self._cause: Problem | None = None
-        self._paused_until = -math.inf
+        self.paused_until = -math.inf
+        """The end of its last pause, in seconds on the clock."""
 
     @property
     def pause(self) -> Problem | None:
         """The problem that the source is paused for; None while it can be asked."""
-        if self._cause is None or self._paused_until <= self._clock():
+        if self._cause is None or self.paused_until <= self._clock():
             return None
-        left = math.ceil(self._paused_until - self._clock())
+        left = math.ceil(self.paused_until - self._clock())
         retry_after = left if self._cause.code == "quota-exhausted" else None
         return Problem(self._cause.code, self._cause.detail, retry_after=retry_after)
-
-    def can_be_asked_before(self, moment: float) -> bool:
-        """Tell whether its pause, if it has one, ends before a moment on the clock."""
-        return self._paused_until < moment
 
     async def ask(self, address: IPAddress | None, seconds: float) -> Answer:
         """Return the source's answer within that time; a Problem if there is none."""
@@ -93,5 +90,5 @@ class Guard:
 
     def _pause(self, cause: Problem, seconds: float) -> None:
         until = self._clock() + seconds
-        if until > self._paused_until:  # requests that were under way do not shorten a pause
-            self._cause, self._paused_until = cause, until
+        if until > self.paused_until:  # requests that were under way do not shorten a pause
+            self._cause, self.paused_until = cause, until

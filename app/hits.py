@@ -3,7 +3,6 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.answer import Found
-from app.log import NOTES
 from app.lookup import Lookup
 from app.page import prefers_html
 from app.responses import HEADERS
@@ -29,7 +28,7 @@ class Hits:
         headers = [
             *self._headers,
             (b"cache-control", b"public, max-age=%d" % hit.time_left(now)),
-            (b"cache-status", hit.cache_status(now).encode()),
+            (b"cache-status", hit.hit_status(now).encode()),
             (b"content-length", b"%d" % len(hit.body)),
             (b"content-type", b"application/json"),
         ]
@@ -47,6 +46,5 @@ class Hits:
         accept = b", ".join([value for name, value in scope["headers"] if name == b"accept"])
         if prefers_html(accept.decode("latin-1")):
             return None
-        if NOTES in scope:
-            scope[NOTES].update(address=address, source=hit.source)
+        scope["state"].update(address=address, source=hit.source)  # for the log, as the route does
         return hit

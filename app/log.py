@@ -11,9 +11,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.settings import Settings
 
-NOTES = "geoip.notes"
-"""Key of an ASGI scope under which the route notes source and address for the line of its request."""
-
 WARNING_INTERVAL = 60
 """Seconds between two lines that say the same: anybody can send malformed requests, or ask for an address again."""
 
@@ -23,17 +20,16 @@ logger = logging.getLogger("geoip")
 class TextFormatter(logging.Formatter):
     """A line for people, with the time as RFC 3339 writes it."""
 
-    converter = time.gmtime  # type: ignore[assignment]  # typeshed declares fewer arguments than gmtime takes
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03d+00:00"
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 (logging)
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(TextFormatter):
     """A record as a JSON object. The fields of `extra={"fields": …}` are part of it."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         } | getattr(record, "fields", {})
@@ -95,8 +91,6 @@ class RequestLog:
         started = time.perf_counter()
         path = scope["path"] if self._addresses or scope["path"] in self._paths else None
         fields = {"method": scope["method"], "path": path, "status": 500, "cache_status": None}
-        fields |= {"address": None, "source": None}
-        scope[NOTES] = fields
 
         async def note_and_send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -107,7 +101,7 @@ class RequestLog:
         try:
             await self._app(scope, receive, note_and_send)
         finally:
+            for name in ("address", "source") if self._addresses else ("source",):
+                fields[name] = scope["state"].get(name)
             fields["ms"] = round((time.perf_counter() - started) * 1000, 1)
-            if not self._addresses:
-                fields.pop("address", None)
             logger.info("request", extra={"fields": fields})

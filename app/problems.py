@@ -1,5 +1,6 @@
 """Everything that can go wrong, as problem details for HTTP APIs (RFC 9457)."""
 
+from dataclasses import KW_ONLY, dataclass
 from http import HTTPStatus
 from typing import Annotated, Literal, NamedTuple
 
@@ -54,7 +55,7 @@ class SourceProblem(BaseModel):
 class ProblemDetails(BaseModel):
     """A problem as it is sent, `application/problem+json`."""
 
-    model_config = ConfigDict(json_schema_extra={"description": "A problem, as RFC 9457 has it."})
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"description": "A problem, as RFC 9457 has it."})
 
     type: Annotated[Literal["about:blank"], Field(description="Always `about:blank`: `code` tells problems apart.")] = (
         "about:blank"
@@ -72,42 +73,25 @@ Fault = Literal["answer", "server", "connection"]
 """Where a problem lies: in one answer, in the source's server (a timeout, HTTP 5xx, no HTTP), or in the way to it."""
 
 
+@dataclass(eq=False)
 class Problem(Exception):  # noqa: N818 (the name of RFC 9457)
     """A request that cannot be answered. `detail` and `sources` are sent, so they hold no secret."""
 
-    def __init__(
-        self,
-        code: Code,
-        detail: str,
-        *,
-        reason: str = "",
-        fault: Fault = "answer",
-        retry_after: int | None = None,
-        sources: list[SourceProblem] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-        self.reason = reason
-        """For the log alone."""
-        self.fault = fault
-        self.retry_after = retry_after
-        """Seconds after which it makes sense to ask again."""
-        self.sources = sources
+    code: Code
+    detail: str
+    _: KW_ONLY
+    reason: str = ""
+    """For the log alone."""
+    fault: Fault = "answer"
+    retry_after: int | None = None
+    """Seconds after which it makes sense to ask again."""
+    sources: list[SourceProblem] | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__(self.detail)
+        self.status = KINDS[self.code].status
 
     @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return KINDS[self.code].status
-
-    def details(self) -> ProblemDetails:
-        """Return the problem as it is sent. With the type about:blank, its title is the phrase of the status."""
-        phrase = HTTPStatus(self.status).phrase
-        return ProblemDetails(
-            # Python before 3.13 has an older phrase.
-            title="Unprocessable Content" if self.status == 422 else phrase,
-            status=self.status,
-            detail=self.detail,
-            code=self.code,
-            sources=self.sources,
-        )
+    def title(self) -> str:
+        """The phrase of the status, as it is for the type about:blank. Python before 3.13 has an older one for 422."""
+        return "Unprocessable Content" if self.status == 422 else HTTPStatus(self.status).phrase

@@ -65,7 +65,6 @@ class Outlet:
             self.write(b"")
 
     def close(self) -> None:
-        """Send what is held back, and close."""
         self.flush()
         self._transport.close()
 
@@ -95,7 +94,6 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop watching it."""
         self._watching.cancel()
         super().connection_lost(exc)
 
@@ -117,7 +115,6 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """Reset the counters."""
         super().on_message_begin()
         self._start_request()
 
@@ -153,13 +150,11 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Count a request that has arrived."""
         self._arriving = False
         self._arrived += 1
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Count a request that was answered."""
         self._outlet.flush()  # an answer to HEAD has no body
         self._answered += 1
         self._idle_since = monotonic()

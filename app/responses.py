@@ -2,7 +2,7 @@
 
 from starlette.responses import Response
 
-from app.problems import Problem
+from app.problems import Problem, ProblemDetails
 
 # Always with the CORS fields: a cache may reuse one answer for requests of either kind.
 HEADERS = {
@@ -25,7 +25,7 @@ def problem_response(problem: Problem, cache_status: str = "") -> Response:
     if problem.code == "method-not-allowed":
         headers["Allow"] = ALLOWED_METHODS
     return Response(
-        problem.details().model_dump_json(exclude_none=True),
+        ProblemDetails.model_validate(problem).model_dump_json(exclude_none=True),
         status_code=problem.status,
         headers=headers,
         media_type="application/problem+json",

@@ -11,13 +11,6 @@ from pydantic.json_schema import models_json_schema
 from app.answer import Answer
 from app.problems import KINDS, ProblemDetails
 
-NOT_AN_ADDRESS = (
-    "ip is not an IPv4 or IPv6 address: give one like 8.8.8.8 or 2001:4860:4860::8888, "
-    "without a host name, a network or a zone id"
-)
-RESERVED = "this address is not global (private, multicast, documentation…): ask for a public one, such as 8.8.8.8"
-BUG = "the service failed: its log says why"
-
 DESCRIPTION: dict[str, Any] = {
     "title": "geoip",
     "summary": "Looks up the provider and the location of an IP address.",
@@ -45,14 +38,13 @@ _ANSWER: dict[str, Any] = {
 
 def _problems() -> dict[int | str, dict[str, Any]]:
     """Describe every problem of the route, by status."""
-    schema = {"$ref": "#/components/schemas/ProblemDetails"}
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
     described: dict[int | str, dict[str, Any]] = {}
     for code, kind in KINDS.items():
         if code in {"not-found", "method-not-allowed"}:
             continue
-        response = described.setdefault(kind.status, {"description": "", "content": {"application/problem+json": {}}})
+        response = described.setdefault(kind.status, {"description": "", "content": content})
         response["description"] += f"`{code}`: {kind.meaning} "
-        response["content"]["application/problem+json"] = {"schema": schema}
         if code == "quota-exhausted":
             response["headers"] = _RETRY_AFTER
     return described
@@ -82,10 +74,11 @@ class DocumentedAPI(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """Return the schema; FastAPI keeps it."""
-        if self.openapi_schema is None:
+        schema = super().openapi()
+        if "components" not in schema:
             _, definitions = models_json_schema(
                 [(Answer, "serialization"), (ProblemDetails, "serialization")],
                 ref_template="#/components/schemas/{model}",
             )
-            super().openapi()["components"] = {"schemas": definitions["$defs"]}
-        return super().openapi()
+            schema["components"] = {"schemas": definitions["$defs"]}
+        return schema

@@ -2,16 +2,16 @@
 
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    IPvAnyAddress,
     RedisDsn,
     SecretStr,
-    TypeAdapter,
     ValidationError,
     create_model,
 )
@@ -40,7 +40,7 @@ def _trusted_network(text: str) -> IPNetwork:
 
 def _redis_url(url: SecretStr) -> SecretStr:
     try:
-        parsed = TypeAdapter(RedisDsn).validate_python(url.get_secret_value())
+        parsed = RedisDsn(url.get_secret_value())
     except ValidationError:  # its message would show the password
         raise ValueError("not a URL such as redis://HOST:6379/0 or rediss://USER:PASSWORD@HOST:6379/0") from None
     if not re.fullmatch("(/[0-9]*)?", parsed.path or ""):  # redis takes any other path for 0
@@ -69,9 +69,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    bind: Annotated[IPv4Address | IPv6Address, BeforeValidator(ip_address)] = IPv4Address(
-        "0.0.0.0"  # noqa: S104 (a container is reached from outside)
-    )
+    bind: IPvAnyAddress = IPv4Address("0.0.0.0")  # noqa: S104 (a container is reached from outside)
     # Not GEOIP_PORT: Kubernetes sets that to tcp://… beside a Service named geoip.
     port: Annotated[int, Field(ge=1, le=65535, validation_alias="PORT")] = 8080
     sources: Annotated[
@@ -112,13 +110,12 @@ def load_settings(sources: Sequence[type[Source]] = SOURCES, **values: Any) -> S
         raise ValueError("; ".join(_sentence(e["loc"], e["msg"]) for e in error.errors())) from None
     except (OSError, UnicodeError) as error:
         raise ValueError(f".env cannot be read: {error}") from None
+    by_name = {source.name: source for source in sources}
     for name in settings.sources:
-        if name not in declared:
-            raise ValueError(f"GEOIP_SOURCES: there is no source {name[:40]!r}; there are {', '.join(declared)}")
-    for source in sources:
-        if source.name in settings.sources and source.needs_key and not settings.of_source(source.name).secret:
-            variable = f"GEOIP_{source.name.upper()}_KEY"
-            raise ValueError(f"{variable}: {source.name} needs an API key: set it, or change GEOIP_SOURCES")
+        if name not in by_name:
+            raise ValueError(f"GEOIP_SOURCES: there is no source {name[:40]!r}; there are {', '.join(by_name)}")
+        if by_name[name].needs_key and not settings.of_source(name).secret:
+            raise ValueError(f"GEOIP_{name.upper()}_KEY: {name} needs an API key: set it, or change GEOIP_SOURCES")
     return settings
 
 

@@ -56,8 +56,8 @@ class Store:
             BlockingConnectionPool(MAX_CONNECTIONS, TIMEOUT, connection_class=kind, **options)
         )
 
-    async def get(self, address: str) -> Found | None:
-        """Return what is stored for an address, stale or not; None if there is nothing, or no answer in time."""
+    async def get(self, address: str, ttl: int) -> Found | None:
+        """Return what is stored for an address, stale or not, for `ttl` seconds at most; None if there is nothing."""
         key = f"geoip:{address}"
         try:
             async with self._redis.pipeline(transaction=False) as commands:
@@ -68,7 +68,7 @@ class Store:
                 return None
             fields = from_json(value)
             answer = read_answer(fields["source"], ip_address(address), fields)
-            expires = time.monotonic() + milliseconds / 1000 - MAX_STALE
+            expires = time.monotonic() + min(milliseconds / 1000 - MAX_STALE, ttl)
             return Found(answer.model_dump_json().encode(), answer.source, expires)
         except Exception as error:  # noqa: BLE001 (redis raises ValueError and the like for nonsense)
             _warn(error)
@@ -90,7 +90,6 @@ class Store:
             _warn(error)
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self._redis.aclose()
 
 

@@ -173,20 +173,14 @@ def _fields(record: object) -> dict[str, object]:
     """Return the fields that a record gives, by our names."""
     found = pick(record, _PLACES)
     country = at(record, "country")
-    if _is_code(country):  # IPinfo has the code of a country here in some files, and its name in others
-        found.setdefault("country_code", country)
-    elif isinstance(country, str):
-        found.setdefault("country", country)
+    if isinstance(country, str):  # IPinfo has the code of a country here in some files, and its name in others
+        found.setdefault("country_code" if len(country) == 2 and country.isupper() else "country", country)
     if "isp" not in found and at(record, "asn") is not None:
         found |= pick(record, {"isp": ["name"]})  # otherwise it is the name of something else
     if "latitude" not in found or "longitude" not in found:
         found = {field: value for field, value in found.items() if field not in {"latitude", "longitude"}}
         found |= split_location(at(record, "loc"))
     return {field: _digits(value) for field, value in found.items()}
-
-
-def _is_code(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 2 and value.isupper()
 
 
 def _digits(value: object) -> object:
@@ -197,5 +191,4 @@ def _digits(value: object) -> object:
 
 
 def _single(value: float) -> float:
-    single: float = struct.unpack("f", struct.pack("f", value))[0]
-    return single
+    return float(struct.unpack("f", struct.pack("f", value))[0])

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from app.address import IPAddress
 from app.answer import Answer, read_answer
 from app.client import Client, ClientError, Response
-from app.problems import Problem
+from app.problems import Fault, Problem
 
 DEFAULT_PAUSE = 60
 """Seconds of a source's pause if it does not say for how long it refuses."""
@@ -52,16 +52,14 @@ def _base_url(url: AnyHttpUrl) -> AnyHttpUrl:
     return url
 
 
-def _key(value: object) -> object:
+def _key(secret: SecretStr) -> SecretStr:
     """Strip a key, which may come with the line break of its file, and refuse what cannot be one."""
-    if not isinstance(value, str):
-        return value
-    key = value.strip()
+    key = secret.get_secret_value().strip()
     if not re.fullmatch("[!-~]+", key):
         raise ValueError("a key has no spaces, no line breaks and no characters beyond ASCII")
     if re.search("[\"']|^[A-Z_]+=", key):
         raise ValueError("a key is written without quotes, and without the name of the variable before it")
-    return key
+    return SecretStr(key)
 
 
 def _key_file(value: object) -> object:
@@ -78,7 +76,7 @@ def _key_file(value: object) -> object:
     return key
 
 
-_Key = Annotated[SecretStr, BeforeValidator(_key)]
+_Key = Annotated[SecretStr, AfterValidator(_key)]
 
 
 class HttpSettings(BaseModel):
@@ -167,10 +165,9 @@ class HttpSource(Source):
             raise self._quota_exhausted(read_retry_after(wait))
         if response.status in {401, 403}:
             raise self._refused()
-        if response.status >= 500:
-            raise Problem("upstream-failed", f"{self.name} sent HTTP status {response.status}", fault="server")
         if response.status not in {200, 404, 422}:
-            raise Problem("upstream-failed", f"{self.name} sent HTTP status {response.status}")
+            fault: Fault = "server" if response.status >= 500 else "answer"
+            raise Problem("upstream-failed", f"{self.name} sent HTTP status {response.status}", fault=fault)
 
     def _quota_exhausted(self, pause: int) -> Problem:
         return Problem("quota-exhausted", f"{self.name} says that its quota is used up", retry_after=pause)

@@ -246,15 +246,14 @@ def test_coordinates_are_kept_to_a_tenth_of_a_metre(latitude: float, longitude: 
 
 
 @pytest.mark.parametrize(
-    ("expires", "fwd", "left", "status"),
+    ("expires", "left", "status"),
     [
-        (1100.0, "", 100, "geoip; hit; ttl=100"),
-        (1100.9, "", 100, "geoip; hit; ttl=100"),
-        (999.5, "", -1, "geoip; hit; ttl=-1"),
-        (1100.0, "fwd=uri-miss; stored", 100, "geoip; fwd=uri-miss; stored"),
+        (1100.0, 100, "geoip; hit; ttl=100"),
+        (1100.9, 100, "geoip; hit; ttl=100"),
+        (999.5, -1, "geoip; hit; ttl=-1"),
     ],
 )
-def test_what_is_found_says_for_how_long_it_is_kept(expires: float, fwd: str, left: int, status: str) -> None:
-    found = Found(b"{}", "test", expires, fwd=fwd)
+def test_what_is_found_says_for_how_long_it_is_kept(expires: float, left: int, status: str) -> None:
+    found = Found(b"{}", "test", expires)
     assert found.time_left(1000) == left
-    assert found.cache_status(1000) == status
+    assert found.hit_status(1000) == status

@@ -125,11 +125,12 @@ def ask_in_order(source: Source, order: list[IPv4Address]) -> None:
         lookup = Lookup([source], timeout=10, ttl=0, size=0)
         for address in order:
             if address in GOOD:
-                found = await lookup.find(address)
+                found, _ = await lookup.find(address)
                 assert Answer.model_validate_json(found.body).ip == str(address)
             else:
                 with suppress(Problem):
-                    assert (await lookup.find(address)).problem
+                    found, _ = await lookup.find(address)
+                    assert found.problem
 
     asyncio.run(ask())
 

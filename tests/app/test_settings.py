@@ -33,7 +33,7 @@ def test_the_defaults_serve_everybody_on_port_8080() -> None:
         ("PORT", "abc", "PORT: Input should be a valid integer"),
         ("PORT", "0", "PORT: Input should be greater than or equal to 1"),
         ("PORT", "65536", "PORT: Input should be less than or equal to 65535"),
-        ("GEOIP_BIND", "everywhere", "GEOIP_BIND: 'everywhere' does not appear to be an IPv4 or IPv6 address"),
+        ("GEOIP_BIND", "everywhere", "GEOIP_BIND: value is not a valid IPv4 or IPv6 address"),
         ("GEOIP_SOURCES", "ipwhois,nobody", "GEOIP_SOURCES: there is no source 'nobody'; there are ipwhois, "),
         ("GEOIP_BIND", "10.0.0.0/8", "GEOIP_BIND: "),
         ("GEOIP_SOURCES", ",", "GEOIP_SOURCES: "),
