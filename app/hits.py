@@ -46,5 +46,5 @@ class Hits:
         accept = b", ".join([value for name, value in scope["headers"] if name == b"accept"])
         if prefers_html(accept.decode("latin-1")):
             return None
-        scope["state"].update(address=address, source=hit.source)  # for the log, as the route does
+        scope.setdefault("state", {}).update(address=address, source=hit.source)  # for the log, as the route does
         return hit

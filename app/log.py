@@ -102,6 +102,6 @@ class RequestLog:
             await self._app(scope, receive, note_and_send)
         finally:
             for name in ("address", "source") if self._addresses else ("source",):
-                fields[name] = scope["state"].get(name)
+                fields[name] = scope.get("state", {}).get(name)
             fields["ms"] = round((time.perf_counter() - started) * 1000, 1)
             logger.info("request", extra={"fields": fields})
