@@ -20,7 +20,11 @@ logger = logging.getLogger("geoip")
 class TextFormatter(logging.Formatter):
     """A line for people, with the time as RFC 3339 writes it."""
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 (logging)
+    def formatTime(  # noqa: N802 (logging's name)
+        self,
+        record: logging.LogRecord,
+        datefmt: str | None = None,  # noqa: ARG002 (logging's parameter)
+    ) -> str:
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
