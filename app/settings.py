@@ -1,13 +1,17 @@
 """Settings, from environment variables or a .env file. A wrong one is a ValueError of one line that shows no secret."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     IPvAnyAddress,
     RedisDsn,
@@ -15,7 +19,6 @@ from pydantic import (
     ValidationError,
     create_model,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.address import IPNetwork, parse_network
 from app.sources import SOURCES
@@ -51,29 +54,18 @@ def _redis_url(url: SecretStr) -> SecretStr:
 _Network = Annotated[IPNetwork, BeforeValidator(_trusted_network)]
 
 
-class Settings(BaseSettings):
-    """All settings but those of the sources. A field `name` is the variable `GEOIP_NAME` if it has no alias.
+class Settings(BaseModel):
+    """All settings but those of the sources. A field `name` is the variable `GEOIP_NAME` if it has no alias."""
 
-    The settings of a source are a field with the source's name, so `GEOIP_IPWHOIS_KEY_FILE` is the field `key_file` of
-    the field `ipwhois`: only the first `_` after the prefix separates two fields.
-    """
-
-    model_config = SettingsConfigDict(
-        env_prefix="GEOIP_",
-        env_file=".env",
-        env_ignore_empty=True,
-        env_nested_delimiter="_",
-        env_nested_max_split=1,
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,
+    model_config = ConfigDict(
+        alias_generator=lambda name: f"GEOIP_{name.upper()}", frozen=True, hide_input_in_errors=True
     )
 
     bind: IPvAnyAddress = IPv4Address("0.0.0.0")  # noqa: S104 (a container is reached from outside)
     # Not GEOIP_PORT: Kubernetes sets that to tcp://… beside a Service named geoip.
     port: Annotated[int, Field(ge=1, le=65535, validation_alias="PORT")] = 8080
     sources: Annotated[
-        tuple[str, ...], NoDecode, BeforeValidator(comma_separated), AfterValidator(_distinct), Field(min_length=1)
+        tuple[str, ...], BeforeValidator(comma_separated), AfterValidator(_distinct), Field(min_length=1)
     ] = ("ipwhois", "mmdb")
     timeout: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 3
     """Seconds for one lookup: all sources and retries together."""
@@ -83,7 +75,7 @@ class Settings(BaseSettings):
     """Addresses that are kept; 0 turns the cache off."""
     cache_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     """Valkey or Redis: a second cache, shared by all replicas."""
-    trusted_proxies: Annotated[tuple[_Network, ...], NoDecode, BeforeValidator(comma_separated)] = ()
+    trusted_proxies: Annotated[tuple[_Network, ...], BeforeValidator(comma_separated)] = ()
     certificates: Annotated[str | None, Field(validation_alias="SSL_CERT_FILE")] = None
     """CA bundle, in PEM format, that TLS is verified against."""
     log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], BeforeValidator(str.lower)] = "info"
@@ -96,20 +88,23 @@ class Settings(BaseSettings):
         return getattr(self, name)
 
 
-def load_settings(sources: Sequence[type[Source]] = SOURCES, **values: Any) -> Settings:  # noqa: ANN401 (validated)
-    """Read the settings: `values` first, then the environment, then .env.
+def load_settings(sources: Sequence[type[Source]] = SOURCES, variables: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `variables`, or else from the environment and .env.
 
     ValueError, of one line, names every variable that is wrong, and says why.
     """
-    declared: dict[str, Any] = {
-        source.name: (source.settings_model, Field(default_factory=source.settings_model)) for source in sources
-    }
+    if variables is None:
+        variables = _read_variables()
+    values: dict[str, object] = dict(variables)
+    for source in sources:
+        prefix = f"GEOIP_{source.name.upper()}"
+        names = {field: f"{prefix}_{field.upper()}" for field in source.settings_model.model_fields}
+        values[prefix] = {field: variables[name] for field, name in names.items() if name in variables}
+    declared: dict[str, Any] = {source.name: (source.settings_model, ...) for source in sources}
     try:
-        settings = create_model("AllSettings", __base__=Settings, **declared)(**values)
+        settings = create_model("AllSettings", __base__=Settings, **declared).model_validate(values)
     except ValidationError as error:
         raise ValueError("; ".join(_sentence(e["loc"], e["msg"]) for e in error.errors())) from None
-    except (OSError, UnicodeError) as error:
-        raise ValueError(f".env cannot be read: {error}") from None
     by_name = {source.name: source for source in sources}
     for name in settings.sources:
         if name not in by_name:
@@ -119,7 +114,15 @@ def load_settings(sources: Sequence[type[Source]] = SOURCES, **values: Any) -> S
     return settings
 
 
+def _read_variables() -> dict[str, str]:
+    """Return the variables of the environment and of .env, which the environment overrides. An empty one is unset."""
+    try:
+        variables = dotenv_values(".env") | os.environ
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f".env cannot be read: {error}") from None
+    return {name.upper(): value for name, value in variables.items() if value}
+
+
 def _sentence(location: tuple[int | str, ...], message: str) -> str:
-    path = [str(part) for part in location if isinstance(part, str)]
-    name = path[0] if path[0].isupper() else f"GEOIP_{'_'.join(path).upper()}"
+    name = "_".join(part for part in location if isinstance(part, str)).upper()
     return f"{name}: {message.removeprefix('Value error, ')}"

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
-from pydantic_settings import NoDecode
 
 from app.address import IPAddress
 from app.answer import Answer, read_answer
@@ -18,7 +17,7 @@ GEODATA = (Path("data/dbip-city.mmdb"), Path("data/dbip-asn.mmdb"))
 """The files of `make geodata`."""
 
 
-_Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(comma_separated)]
+_Paths = Annotated[tuple[Path, ...], BeforeValidator(comma_separated)]
 
 
 class MmdbSettings(BaseModel):

@@ -62,17 +62,15 @@ def _key(secret: SecretStr) -> SecretStr:
     return SecretStr(key)
 
 
-def _key_file(value: object) -> object:
+def _key_file(path: str) -> str:
     """Read the file that holds a key."""
-    if not isinstance(value, str | Path):
-        return value
     try:
-        key = Path(value).read_text("utf-8-sig").strip()
+        key = Path(path).read_text("utf-8-sig").strip()
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text"
-        raise ValueError(f"{value} cannot be read: {reason}") from None
+        raise ValueError(f"{path} cannot be read: {reason}") from None
     if not key:
-        raise ValueError(f"{value} is empty")
+        raise ValueError(f"{path} is empty")
     return key
 
 

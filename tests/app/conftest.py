@@ -44,11 +44,8 @@ def serving(
     """Serve with these environment variables; .env is not read. The settings' default source is ipwhois alone."""
     port = free_port()
     defaults = {"GEOIP_BIND": "127.0.0.1", "PORT": port, "GEOIP_SOURCES": "ipwhois"}
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in (defaults | variables).items():
-            environment.setenv(name, str(value))
-        settings = load_settings(sources, _env_file=None)
-        app = create_app(settings, sources)
+    settings = load_settings(sources, {name: str(value) for name, value in (defaults | variables).items()})
+    app = create_app(settings, sources)
     config = uvicorn.Config(
         app,
         http=protocol,

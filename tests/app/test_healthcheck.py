@@ -137,7 +137,7 @@ def test_the_port_is_8080_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> N
 def test_it_reads_variables_as_the_service_does(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(saying(WELL)) as port:
         monkeypatch.setattr("os.environ", {name: value.format(port=port) for name, value in variables.items()})
-        assert load_settings(_env_file=None).port == port
+        assert load_settings().port == port
         assert healthcheck() == 0
 
 

@@ -132,7 +132,7 @@ def test_bound_to_all_ipv6_addresses_it_takes_ipv4_as_well(serve: Serve) -> None
 def bound(monkeypatch: pytest.MonkeyPatch, bind: str) -> Iterator[socket.socket]:
     monkeypatch.setenv("GEOIP_BIND", bind)
     monkeypatch.setenv("PORT", str(free_port()))
-    with listen(load_settings(_env_file=None)) as listener:
+    with listen(load_settings()) as listener:
         yield listener
 
 
