@@ -45,7 +45,7 @@ _PLACES = {
     "asn": ("autonomous_system_number", "traits.autonomous_system_number", "asn"),
 }
 _RECORDS_CHECKED = 50
-"""Records of a file that are looked at to learn which fields it has, among four times as many networks."""
+"""Records of a file that are looked at for an ISP or coordinates, among four times as many networks."""
 _CHECK_INTERVAL = 1.0
 """Seconds between two looks at whether a file was replaced."""
 
@@ -65,7 +65,7 @@ class Databases:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._files = [_File(path) for path in paths]
-        if not {"isp", "latitude"} & {field for file in self._files for field in file.fields}:
+        if not any(file.is_useful for file in self._files):
             names = ", ".join(map(str, paths))
             raise ValueError(f"{names}: neither ISPs nor coordinates in it: name a file of cities or of providers")
 
@@ -90,7 +90,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._reader, self._version, self.fields = _read(path)
+            self._reader, self._version, self.is_useful = _read(path)
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror}") from error
         self._checked = time.monotonic()
@@ -113,12 +113,12 @@ class _File:
             version = _version(self._path.stat())
             if version != self._version:
                 self._version = version  # even if it is damaged: it is not read again until it is replaced
-                reader, self._version, fields = _read(self._path)
-                if fields or not self.fields:
-                    self._reader, self.fields = reader, fields
+                reader, self._version, is_useful = _read(self._path)
+                if is_useful or not self.is_useful:
+                    self._reader, self.is_useful = reader, is_useful
                     logger.info("%s was replaced and read anew", self._path)
                 else:
-                    logger.warning("%s: no field of an answer in it; the old contents stay in use", self._path)
+                    logger.warning("%s: neither ISPs nor coordinates in it; the old contents stay in use", self._path)
         except OSError as error:
             self._version = (0, 0, 0)  # it is tried again
             logger.warning("%s: %s; the old contents stay in use", self._path, error.strerror)
@@ -127,8 +127,8 @@ class _File:
         self._checked = time.monotonic()
 
 
-def _read(path: Path) -> tuple[maxminddb.Reader, _Version, set[str]]:
-    """Return reader, version and the fields that some records have."""
+def _read(path: Path) -> tuple[maxminddb.Reader, _Version, bool]:
+    """Return reader and version, and tell whether some records have an ISP or coordinates."""
     with path.open("rb") as file:
         version = _version(fstat(file.fileno()))  # before the contents: a later change is then a new version
         contents = file.read()
@@ -137,10 +137,10 @@ def _read(path: Path) -> tuple[maxminddb.Reader, _Version, set[str]]:
         if _is_cut(reader, contents):
             raise ValueError("the metadata are cut")
         records = islice(_sample(reader), _RECORDS_CHECKED)
-        fields = {field for record in records for field in _fields(record)}
+        is_useful = any({"isp", "latitude"} & _fields(record).keys() for record in records)
     except _DAMAGED as error:
         raise ValueError(f"{path}: not a MaxMind DB file, or a truncated one") from error
-    return reader, version, fields
+    return reader, version, is_useful
 
 
 def _version(status: stat_result) -> _Version:
