@@ -458,6 +458,15 @@ def test_the_key_reaches_the_upstream_and_no_log(level: str, serve: Serve, upstr
     assert ("8.8.8.8" in service.log.read_text()) == (level == "debug")
 
 
+def test_the_collector_works_while_it_serves(tmp_path: Path) -> None:
+    code = (
+        "import gc, runpy, sys, uvicorn\n"
+        "uvicorn.Server.run = lambda *_, **__: print(gc.isenabled(), gc.get_freeze_count() > 0)\n"
+        "sys.argv = ['app']; runpy.run_module('app', run_name='__main__')"
+    )
+    assert ended(tmp_path, code=code).stdout == "True True\n"
+
+
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/St_Johns", "EST5EDT", "XYZ-13:45", "nowhere", ""])
 def test_times_in_the_log_are_utc_and_say_so(zone: str, tmp_path: Path) -> None:
     code = (
