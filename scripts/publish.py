@@ -38,6 +38,10 @@ def main() -> None:
 
 
 def publish(options: argparse.Namespace, folder: Path) -> None:
+    if any("podman" in word for word in options.build[:1]):
+        raise RefusedError(
+            "Podman writes no provenance: publish with ENGINE=docker, or push and sign as docs/workshop-publish.md says"
+        )
     if not options.registry:
         raise RefusedError("REGISTRY is not set: REGISTRY=host/path names where to push")
     if not re.fullmatch(r"\d[\w.-]{0,99}", options.version):

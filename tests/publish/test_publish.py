@@ -101,6 +101,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, str | None], str]] = {
         "TLOG=0 needs a key",
     ),
     "unsupported platform": (("PLATFORMS=linux/sparc64",), {}, "does not build for linux/sparc64"),
+    "no provenance": (("ENGINE=podman",), {}, "Podman writes no provenance: publish with ENGINE=docker"),
     "no such image": (("IMAGES=nothing",), {}, "there is no image nothing"),
     "not a version": (("VERSION=latest",), {}, "'latest' is not a version"),
 }
