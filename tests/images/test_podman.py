@@ -1,5 +1,6 @@
-"""Podman builds, runs, health-checks and stops an image, by the same targets as Docker."""
+"""Podman does each step of the workshop: the targets that Docker has, two equal builds, and a signature."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -24,3 +25,9 @@ def test_podman_does_every_step(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     assert '"isp":"Google LLC"' in result.stdout
+    digests = re.findall(r"^(sha256:[0-9a-f]{64}) build \d$", result.stdout, re.MULTILINE)
+    assert (len(digests), len(set(digests))) == (2, 1)
+    # The signature is right before and after the layer is changed, and the changed layer cannot be pulled.
+    assert result.stderr.count("The signatures were verified against the specified public key") == 2
+    assert "Digest did not match" in result.stderr.splitlines()[-1]
+    assert result.stdout.endswith("exit status 1\nstopped\n")
