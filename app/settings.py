@@ -115,12 +115,12 @@ def load_settings(sources: Sequence[type[Source]] = SOURCES, variables: Mapping[
 
 
 def _read_variables() -> dict[str, str]:
-    """Return the variables of the environment and of .env, which the environment overrides. An empty one is unset."""
+    """Return the variables of .env and of the environment, which comes first. An empty one counts as unset."""
     try:
-        variables = dotenv_values(".env") | os.environ
+        lines = dotenv_values(".env")
     except (OSError, UnicodeError) as error:
         raise ValueError(f".env cannot be read: {error}") from None
-    return {name.upper(): value for name, value in variables.items() if value}
+    return {name.upper(): value for name, value in (*lines.items(), *os.environ.items()) if value}
 
 
 def _sentence(location: tuple[int | str, ...], message: str) -> str:

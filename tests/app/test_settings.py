@@ -111,6 +111,12 @@ def test_the_environment_wins_over_the_env_file(monkeypatch: pytest.MonkeyPatch)
     assert (settings.port, settings.log_level) == (9001, "debug")
 
 
+def test_an_empty_variable_leaves_the_one_of_the_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("port=9000\n")
+    monkeypatch.setenv("PORT", "")
+    assert load_settings().port == 9000
+
+
 def test_an_env_file_that_is_not_text_is_named() -> None:
     Path(".env").write_bytes(b"\xff\xfe=1")
     with pytest.raises(ValueError, match=r"^\.env cannot be read: "):
