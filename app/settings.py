@@ -115,7 +115,7 @@ def load_settings(sources: Sequence[type[Source]] = SOURCES, variables: Mapping[
 
 
 def _read_variables() -> dict[str, str]:
-    """Return the variables of .env and of the environment, which comes first. An empty one counts as unset."""
+    """Return the variables of .env and of the environment, which overrides .env. An empty one counts as unset."""
     try:
         lines = dotenv_values(".env")
     except (OSError, UnicodeError) as error:
