@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def publish(options: argparse.Namespace, folder: Path) -> None:
-    if any("podman" in word for word in options.build[:1]):
+    if options.build and "podman" in options.build[0]:
         raise RefusedError(
             "Podman writes no provenance: publish with ENGINE=docker, or push and sign as docs/workshop-publish.md says"
         )

@@ -443,6 +443,12 @@ def test_an_ipv6_file_without_an_ipv4_subtree_is_valid(tmp_path: Path, network: 
     assert files.find(ip_address("c000::1")) is None
 
 
+def test_a_file_may_have_its_answers_behind_many_ipv4_networks(tmp_path: Path) -> None:
+    without = {f"{first}.0.0.1/32": {"domain": "example.com"} for first in range(1, 30)}  # and the gaps between
+    files = Databases([write(tmp_path / "a.mmdb", without | {"2001:4860::/32": {"isp": "Example"}})])
+    assert files.find(ip_address("2001:4860::1")) == {"isp": "Example"}
+
+
 def test_ipv4_and_ipv6_may_be_in_files_of_their_own(tmp_path: Path) -> None:
     four = write(tmp_path / "four.mmdb", {"8.8.8.0/24": {"isp": "Four"}}, version=4)
     six = tree(tmp_path / "six.mmdb", "2001:4860::/32", {"isp": "Six"})
