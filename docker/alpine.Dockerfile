@@ -21,7 +21,7 @@ WORKDIR /srv
 COPY --from=build /srv .
 ENV PYTHONPATH=/srv/packages
 # Import the app as root, with what it imports late: the bytecode of the standard library then stays in the image.
-RUN ["python", "-c", "import app.server, concurrent.futures.thread, encodings.idna"]
+RUN ["python", "-c", "import app.__main__, app.server, concurrent.futures.thread, encodings.idna"]
 
 USER 65532:65532
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
