@@ -199,6 +199,7 @@ screenshots: .venv/images.lock ## take the pictures of the page that `make run` 
 	tests/images/setup-browser
 	$(BIN)/python -m scripts.screenshot http://localhost:8080
 test-docs: images .venv/images.lock .venv/app.lock ## run the commands in the documents, and compare their output (some minutes)
+	tests/publish/setup
 	$(BIN)/pytest --exitfirst tests/docs
 	tests/docs/newcomer
 .PHONY: figures screenshots test-docs
