@@ -49,9 +49,9 @@ class Service:
 
 
 # These ports are below those that the kernel hands out (32768 and up on Linux, 49152 elsewhere), so that no upstream
-# gets one before the service listens on it. Each of pytest's workers has 500 of its own, in a random order, since a
-# second run may be under way.
-_first = 10_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 44 * 500
+# gets one before the service listens on it, and above 10080, the last that Chromium refuses to open. Each of pytest's
+# workers has 500 of its own, in a random order, since a second run may be under way.
+_first = 10_500 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 44 * 500
 _ports = itertools.cycle(random.sample(range(_first, _first + 500), 500))
 
 

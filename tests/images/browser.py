@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -69,7 +70,18 @@ class Browser:
         self.wait(lambda: self.driver.find_elements(By.CSS_SELECTOR, "main[aria-busy=false]"))
 
     def wait(self, condition: Callable[[], object]) -> None:
-        WebDriverWait(self.driver, LIMIT, poll_frequency=0.05).until(lambda _: condition())
+        try:
+            WebDriverWait(self.driver, LIMIT, poll_frequency=0.05).until(lambda _: condition())
+        except TimeoutException as error:
+            error.add_note(self.state())
+            raise
+
+    def state(self) -> str:
+        """Where it is, what it shows and what its console says: a page that could not be opened tells why."""
+        script = "return [location.href, document.readyState, document.querySelector('main')?.ariaBusy]"
+        place, ready, busy = self.driver.execute_script(script)
+        shown = self.driver.find_element(By.TAG_NAME, "body").text
+        return f"{self.driver.current_url} ({place}, {ready}, {busy=}) shows {shown!r}; its console: {self.console()}"
 
     def wait_for_address(self, address: str) -> None:
         self.wait(lambda: self.text("address") == address)
