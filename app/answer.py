@@ -23,7 +23,7 @@ _AS_NUMBER = re.compile(r"(?P<prefix>AS)?(?P<high>\d{1,10})(?:\.(?P<low>\d{1,5})
 
 
 def _number(value: object) -> object:
-    """Take numbers as text, an empty text as nothing, and no truth values, which pydantic takes for 0 and 1."""
+    """Accept a number written as text, take an empty text for nothing, and refuse truth values, 0 and 1 to pydantic."""
     if isinstance(value, bool):
         raise ValueError("a truth value is not a number")  # noqa: TRY004 (pydantic passes a TypeError on)
     return None if isinstance(value, str) and not value.strip() else value
@@ -113,9 +113,9 @@ class Answer(BaseModel):
 def read_answer(source: str, asked: IPAddress | None, fields: Mapping[str, object]) -> Answer:
     """Make an answer of the fields that a source gives for an address, or for the service's own (None).
 
-    `fields` has the names of Answer. An optional field that is not valid becomes null. Problem `upstream-failed` for an
-    ISP or coordinates that are not valid, and for an answer about another address; `unknown-address` for neither an ISP
-    nor coordinates.
+    `fields` has the names of Answer. Problem `upstream-failed` for an address, an ISP or coordinates that are not
+    valid, and for an answer about another address; `unknown-address` for neither an ISP nor coordinates. Any other
+    field that is not valid becomes null.
     """
     try:
         about = parse_address(str(fields["ip"])) if fields.get("ip") else asked

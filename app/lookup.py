@@ -73,7 +73,9 @@ class Lookup:
             if stale and stale.body and stale.expires > self.clock() - MAX_STALE:
                 return stale, stale.hit_status(self.clock())
             raise
-        return found, found.hit_status(self.clock()) if is_shared else status
+        if is_shared:
+            status = found.hit_status(self.clock())
+        return found, status
 
     async def aclose(self) -> None:
         """Give up the requests that are under way, and wait for what is being stored."""
@@ -104,7 +106,7 @@ class Lookup:
 
     def _keep(self, key: str, found: Found) -> None:
         kept = self._cache.get(key)
-        if self._cache.maxsize and (kept is None or kept.expires < found.expires):  # the store may have an older one
+        if self._cache.maxsize and (kept is None or kept.expires < found.expires):  # the store may have an older answer
             self._cache[key] = found
 
     async def _ask_sources(self, address: IPAddress | None) -> Found:

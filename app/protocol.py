@@ -188,9 +188,9 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         min(idle, key=lambda other: other._idle_since, default=self).transport.abort()
 
     def _watch(self, before: tuple[int, int] | None) -> None:
-        """Cut the connection off if nothing has moved since the last look.
+        """Cut the connection off if the same request is still arriving as at the last look, or as much is still unsent.
 
-        `before` holds the requests that had arrived then (-1 if none was arriving), and the bytes unsent.
+        `before` is that look: how many requests had arrived (-1 if none was arriving), and the bytes unsent.
         """
         arriving = self._arriving and self.transport.is_reading()
         unsent = self.transport.get_write_buffer_size()

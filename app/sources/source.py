@@ -157,7 +157,7 @@ class HttpSource(Source):
         return Problem("upstream-failed", f"{self.name} sent an error message")
 
     def _check_status(self, response: Response) -> None:
-        """Raise the Problem that an HTTP status says; 404 and 422 come with an error message in JSON."""
+        """Raise the Problem that an HTTP status says, also for a redirect; 404 and 422 bring their reason as JSON."""
         wait = response.headers.get(self.retry_after) or response.headers.get("retry-after", "")
         if response.status == 429 or (response.status == 503 and "retry-after" in response.headers):
             raise self._quota_exhausted(read_retry_after(wait))
