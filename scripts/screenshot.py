@@ -1,4 +1,4 @@
-"""Take the README's pictures of the page, docs/page-light.png and docs/page-dark.png, from a service that is running.
+"""Take docs/page-light.png and docs/page-dark.png, the pictures of the page, from a service that is running.
 
 Chromium is the one that tests/images/setup-browser installs.
 
