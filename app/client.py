@@ -12,6 +12,7 @@ import certifi
 import httpcore
 from pydantic import AnyHttpUrl, ValidationError
 
+from app.network import Network
 from app.problems import Fault
 
 MAX_BODY = 64 * 1024
@@ -96,8 +97,10 @@ class Client:
         if self._context is None and scheme == "https":
             self._context = _read_certificates(certifi.where())
         if proxy := self._proxy(origin):
-            return httpcore.AsyncHTTPProxy(proxy.url, proxy.auth, ssl_context=self._context, max_connections=1)
-        return httpcore.AsyncHTTPConnection(origin, self._context, KEEP_ALIVE)
+            return httpcore.AsyncHTTPProxy(
+                proxy.url, proxy.auth, ssl_context=self._context, max_connections=1, network_backend=Network()
+            )
+        return httpcore.AsyncHTTPConnection(origin, self._context, KEEP_ALIVE, network_backend=Network())
 
     def _proxy(self, origin: httpcore.Origin) -> "_Proxy | None":
         return None if proxy_bypass(origin.host.decode()) else self._proxies.get(origin.scheme.decode())
