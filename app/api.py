@@ -43,7 +43,7 @@ def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES) ->
             await store.open()
         yield
         await lookup.aclose()
-        await client.aclose()
+        client.close()
         if store:
             await store.aclose()
 

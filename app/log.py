@@ -72,7 +72,6 @@ def configure_logging(settings: Settings) -> None:
     )
     handler.setLevel(settings.log_level.upper())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
-    logging.getLogger("httpcore").setLevel(logging.WARNING)  # it logs URLs, and a URL may hold a key
     for name in ("uvicorn.error", logger.name):
         logging.getLogger(name).addFilter(RareWarnings())
 

@@ -22,7 +22,6 @@ PACKAGES = [
     "fastapi",
     "flask",
     "h11",
-    "httpcore",
     "httptools",
     "pydantic",
     "requests",

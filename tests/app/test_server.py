@@ -440,7 +440,7 @@ def test_the_key_reaches_the_upstream_and_no_log(level: str, serve: Serve, upstr
         "location": {"country": "US", "city": "Mountain View", "lat": 37.40599, "lng": -122.078514},
         "isp": "Google LLC",
     }
-    ipify = upstream(answering(body, headers={"Location": "/?apiKey=sesame-1"}))  # at debug, httpcore logs headers
+    ipify = upstream(answering(body, headers={"Location": "/?apiKey=sesame-1"}))
     ipinfo = upstream(answering({"error": {"title": "Unknown token", "message": "sesame-2"}}, 403))
     service = serve(
         GEOIP_SOURCES="ipinfo,ipify",

@@ -52,7 +52,7 @@ def ask(
         except Problem as problem:
             return problem
         finally:
-            await client.aclose()
+            client.close()
 
     return asyncio.run(run())
 

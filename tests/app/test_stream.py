@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from app.client import Client, ClientError, Response
-from app.network import MAX_UNREAD
+from app.stream import MAX_UNREAD
 from tests.upstream import Behaviour, Request, Upstream, answering, http_answer
 
 Upstreams = Callable[..., Upstream]
@@ -52,7 +52,7 @@ def ask(tmp_path: Path) -> Callable[..., list[Response]]:
                 answers.append(await client.get(url, {}))
             return answers
         finally:
-            await client.aclose()
+            client.close()
 
     return lambda url, times=1, pause=0.1: asyncio.run(asyncio.wait_for(asked(url, times, pause), 10))
 
@@ -97,14 +97,15 @@ def test_the_next_address_of_a_host_is_tried_soon(
     assert time.monotonic() - started < 2
 
 
-def test_what_comes_on_an_idle_connection_is_not_taken_for_the_next_answer(
-    upstream: Upstreams, ask: Callable[..., list[Response]]
+@pytest.mark.parametrize("pause", [0, 0.05], ids=["with an answer", "after an answer"])
+def test_nothing_that_was_not_asked_for_is_taken_for_the_next_answer(
+    pause: float, upstream: Upstreams, ask: Callable[..., list[Response]]
 ) -> None:
-    def late(connection: socket.socket) -> None:
-        time.sleep(0.05)  # so that it is not read with the answer
+    def send_more(connection: socket.socket) -> None:
+        time.sleep(pause)
         connection.sendall(FORGED)
 
-    source = upstream(keeping(late))
+    source = upstream(keeping(send_more))
     assert [answer.body for answer in ask(source.url, times=2, pause=0.3)] == [b"{}", b"{}"]
     assert source.accepted == 2
 
@@ -113,6 +114,7 @@ def test_a_server_that_goes_on_sending_is_cut_off(upstream: Upstreams, ask: Call
     sent: list[int] = []
 
     def flood(connection: socket.socket) -> None:
+        time.sleep(0.05)  # so that it is not read with the answer
         with suppress(ConnectionError):
             while sum(sent) < 100 * MAX_UNREAD:
                 sent.append(connection.send(bytes(65536)))
