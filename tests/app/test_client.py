@@ -188,12 +188,18 @@ def test_a_proxy_on_an_ipv6_address(upstream: Upstreams, monkeypatch: pytest.Mon
     assert not proxy.requests
 
 
-def test_https_goes_through_a_tunnel(upstream: Upstreams, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("host", "target"),
+    [("upstream.example", "upstream.example:443"), ("[2001:db8::1]:8443", "[2001:db8::1]:8443")],
+)
+def test_https_goes_through_a_tunnel(
+    host: str, target: str, upstream: Upstreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
     proxy = upstream(answering(b"", 403))
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)
     with pytest.raises(ClientError, match="HTTP status 403, through HTTPS_PROXY"):
-        asked("https://upstream.example/?key=sesame")
-    assert [request.target for request in proxy.requests] == ["upstream.example:443"]
+        asked(f"https://{host}/?key=sesame")
+    assert [(request.target, request.headers["host"]) for request in proxy.requests] == [(target, target)]
 
 
 def test_a_host_that_needs_no_proxy_is_asked_directly(proxy: Upstream, upstream: Upstreams) -> None:
