@@ -58,7 +58,7 @@ class Stream(asyncio.Protocol):
     def close(self) -> None:
         self._transport.abort()
 
-    # What asyncio calls
+    # asyncio calls these
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
