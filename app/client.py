@@ -1,46 +1,21 @@
-"""The HTTP client that sources share. Answers are hostile input: at most 64 KiB, no redirects, no compression."""
+"""The HTTP client that sources share: GET, without redirects, and over a proxy if the environment names one."""
 
 import base64
 import itertools
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from time import monotonic
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import certifi
-import h11
 from pydantic import AnyHttpUrl, ValidationError
 
-from app.problems import Fault
-from app.stream import Stream
-
-MAX_BODY = 64 * 1024
-"""Bytes of an answer that are read; real answers have less than two thousand."""
-
-KEEP_ALIVE = 5
-"""Seconds that an unused connection is kept."""
+from app.connection import ClientError, Connection, Response
 
 # Without compression, 64 KiB received are 64 KiB of answer.
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "geoip"}
-
-
-class ClientError(Exception):
-    """There is no answer. The message holds no URL, since a URL may hold a key."""
-
-    def __init__(self, message: str, fault: Fault) -> None:
-        super().__init__(message)
-        self.fault = fault
-
-
-class Response(NamedTuple):
-    """An HTTP answer, read whole. Names of headers are in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class Client:
@@ -53,7 +28,7 @@ class Client:
     def __init__(self, certificates: str | None = None) -> None:
         # The CA bundle of certifi is read when it is needed, since that takes some 10 ms and 2 MB.
         self._context = _read_certificates(certificates) if certificates else None
-        self._idle: dict[str, list[_Connection]] = {}  # by origin
+        self._idle: dict[str, list[Connection]] = {}  # by origin
         self._proxies = {scheme: proxy for scheme in ("http", "https") if (proxy := _read_proxy(scheme))}
 
     async def get(self, url: str, headers: Mapping[str, str]) -> Response:
@@ -64,35 +39,35 @@ class Client:
             proxy = None
         idle = self._idle.setdefault(f"{target.scheme}://{target.netloc}", [])
         try:
-            request = _request(target, headers, proxy)
+            request = _get_request(target, headers, proxy)
             if kept := _take(idle):
                 # Its server may have closed it a moment ago: then the request is sent once more (RFC 9110, 9.2.2).
-                with suppress(h11.RemoteProtocolError, OSError):
+                with suppress(OSError):
                     return await _ask(kept, request, idle)
-            return await _ask(_Connection(await self._connect(target, proxy)), request, idle)
-        except (h11.ProtocolError, OSError, ValueError) as error:
+            return await _ask(await self._connect(target, proxy), request, idle)
+        except (OSError, ValueError) as error:
             raise ClientError(_reason(error, proxy), "server") from error
 
     def close(self) -> None:
         for connection in itertools.chain(*self._idle.values()):
-            connection.stream.close()
+            connection.close()
 
-    async def _connect(self, target: SplitResult, proxy: "_Proxy | None") -> Stream:
+    async def _connect(self, target: SplitResult, proxy: "_Proxy | None") -> Connection:
         """Connect to the host of a URL, or to its proxy; TLS with the host goes through a tunnel of the proxy."""
         try:
             if proxy is None:
                 return await self._open(target)
-            stream = await self._open(proxy.url)
+            connection = await self._open(proxy.url)
             if target.scheme == "http":
-                return stream
-            await _open_tunnel(stream, target.netloc if target.port else f"{target.netloc}:443", proxy)
-            return await stream.start_tls(self._tls(), target.hostname or "")
-        except (h11.ProtocolError, OSError) as error:
+                return connection
+            await _open_tunnel(connection, target.netloc if target.port else f"{target.netloc}:443", proxy)
+            return await connection.start_tls(self._tls(), target.hostname or "")
+        except OSError as error:
             raise ClientError(_reason(error, proxy), "connection") from error
 
-    async def _open(self, url: SplitResult) -> Stream:
+    async def _open(self, url: SplitResult) -> Connection:
         port, context = (443, self._tls()) if url.scheme == "https" else (80, None)
-        return await Stream.open(url.hostname or "", url.port or port, context)
+        return await Connection.open(url.hostname or "", url.port or port, context)
 
     def _tls(self) -> ssl.SSLContext:
         if self._context is None:
@@ -100,91 +75,48 @@ class Client:
         return self._context
 
 
-class _Connection:
-    """A stream, and the state of HTTP/1.1 on it."""
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-        self._http = h11.Connection(h11.CLIENT)
-        self._expires = 0.0
-
-    async def ask(self, request: h11.Request) -> Response:
-        """Return the answer to a request without a body."""
-        try:
-            for event in (request, h11.EndOfMessage()):
-                self.stream.write(self._http.send(event) or b"")
-            while not isinstance(head := await self._receive(), h11.Response):
-                pass  # an interim answer (RFC 9110, 15.2)
-            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
-            return Response(head.status_code, headers, await self._read_body(headers))
-        except BaseException:
-            self.stream.close()
-            raise
-
-    def renew(self) -> bool:
-        """Get ready for the next request; False if the last answer does not allow one, or was more than an answer."""
-        if {self._http.our_state, self._http.their_state} != {h11.DONE} or self._http.trailing_data[0]:
-            return False
-        self._http.start_next_cycle()
-        self._expires = monotonic() + KEEP_ALIVE
-        return True
-
-    def is_usable(self) -> bool:
-        """Tell whether a renewed connection is still good: anything that came was not asked for, or is the end."""
-        return monotonic() < self._expires and not self.stream.is_readable
-
-    async def _read_body(self, headers: Mapping[str, str]) -> bytes:
-        if headers.get("content-encoding", "identity").lower() != "identity":
-            raise ClientError("the answer is compressed, which was not asked for", "answer")
-        body = bytearray()
-        while isinstance(part := await self._receive(), h11.Data):
-            body += part.data
-            if len(body) > MAX_BODY:
-                raise ClientError(f"the answer has more than {MAX_BODY} bytes", "answer")
-        return bytes(body)
-
-    async def _receive(self) -> object:
-        """Return the next part of an answer."""
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(await self.stream.read())
-        return event
-
-
-def _take(idle: list[_Connection]) -> _Connection | None:
+def _take(idle: list[Connection]) -> Connection | None:
     """Return the connection that was used last, and close those that nobody can use any more."""
     for end in (0, -1):
         while idle and not idle[end].is_usable():
-            idle.pop(end).stream.close()
+            idle.pop(end).close()
     return idle.pop() if idle else None
 
 
-async def _ask(connection: _Connection, request: h11.Request, idle: list[_Connection]) -> Response:
+async def _ask(connection: Connection, request: bytes, idle: list[Connection]) -> Response:
     """Return the answer, and keep the connection if it can be used again."""
     answer = await connection.ask(request)
-    if connection.renew():
+    if connection.is_usable():
         idle.append(connection)
     else:
-        connection.stream.close()
+        connection.close()
     return answer
 
 
-async def _open_tunnel(stream: Stream, host: str, proxy: "_Proxy") -> None:
+async def _open_tunnel(connection: Connection, host: str, proxy: "_Proxy") -> None:
     """Ask a proxy for a tunnel to a host (RFC 9110, 9.3.6); OSError if it refuses."""
-    headers = {"Host": host} | proxy.headers
-    answer = await _Connection(stream).ask(h11.Request(method="CONNECT", target=host, headers=[*headers.items()]))
+    answer = await connection.ask(_request("CONNECT", host, {"Host": host} | proxy.headers), opens_tunnel=True)
     if not 200 <= answer.status < 300:
-        stream.close()
+        connection.close()
         raise ConnectionRefusedError(f"no tunnel, but HTTP status {answer.status}")
 
 
-def _request(url: SplitResult, headers: Mapping[str, str], proxy: "_Proxy | None") -> h11.Request:
+def _get_request(url: SplitResult, headers: Mapping[str, str], proxy: "_Proxy | None") -> bytes:
     """Return the request for a URL. A proxy that opens no tunnel gets all of the URL (RFC 9112, 3.2.2)."""
     fields = {"Host": url.netloc} | _HEADERS | dict(headers)
     target = url._replace(scheme="", netloc="").geturl() or "/"
     if proxy and url.scheme == "http":
         fields |= proxy.headers
         target = url.geturl()
-    return h11.Request(method="GET", target=target, headers=[*fields.items()])
+    return _request("GET", target, fields)
+
+
+def _request(method: str, target: str, fields: Mapping[str, str]) -> bytes:
+    """Return a request without a body; ValueError for characters that could make another request of it."""
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    if " " in target or not all(line.isascii() and line.isprintable() for line in lines):
+        raise ValueError("a request is in printable ASCII, and its target has no space")
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def _reason(error: Exception, proxy: "_Proxy | None") -> str:

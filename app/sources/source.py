@@ -15,7 +15,8 @@ from pydantic_core import from_json
 
 from app.address import IPAddress
 from app.answer import Answer, read_answer
-from app.client import Client, ClientError, Response
+from app.client import Client
+from app.connection import ClientError, Response
 from app.problems import Fault, Problem
 
 DEFAULT_PAUSE = 60

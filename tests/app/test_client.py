@@ -14,7 +14,8 @@ import certifi
 import pytest
 import trustme
 
-from app.client import MAX_BODY, Client, ClientError, Response
+from app.client import Client
+from app.connection import MAX_ANSWER, ClientError, Response
 from tests.conftest import free_port
 from tests.upstream import Request, Upstream, answering, http_answer, reset, sending
 
@@ -52,10 +53,36 @@ def test_an_answer_has_status_headers_and_body_whatever_the_status(upstream: Ups
     }
 
 
-def test_a_body_may_have_64_kib_and_not_a_byte_more(upstream: Upstreams) -> None:
-    assert len(asked(upstream(answering(b" " * MAX_BODY)).url).body) == MAX_BODY
-    with pytest.raises(ClientError, match="more than"):
-        asked(upstream(answering(b" " * (MAX_BODY + 1))).url)
+def test_an_answer_may_have_64_kib_and_not_a_byte_more(upstream: Upstreams) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    fits = MAX_ANSWER - len(head % 10000)
+    for size in (fits, fits + 1):
+        source = upstream(sending(head % size, bytes(size)))
+        if size == fits:
+            assert len(asked(source.url).body) == size
+        else:
+            with pytest.raises(ClientError, match="more than"):
+                asked(source.url)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/a b", {}),
+        ("/ä", {}),
+        ("/", {"X": "a\r\nY: b"}),
+        ("/", {"X\n": "a"}),
+        ("/", {"X": "a\x00"}),
+        ("/", {"X": "ä"}),
+    ],
+)
+def test_a_request_that_could_be_read_as_another_one_is_not_sent(
+    path: str, headers: dict[str, str], upstream: Upstreams
+) -> None:
+    source = upstream(answering({}))
+    with pytest.raises(ClientError):
+        asked(source.url + path, headers)
+    assert not source.accepted
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "DEFLATE", "identity, gzip"])

@@ -1,6 +1,7 @@
 """The connections of the HTTP client, by what a server or a proxy may do on them."""
 
 import asyncio
+import re
 import select
 import socket
 import ssl
@@ -12,13 +13,14 @@ from pathlib import Path
 import pytest
 import trustme
 
-from app.client import Client, ClientError, Response
-from app.stream import MAX_UNREAD
-from tests.upstream import Behaviour, Request, Upstream, answering, http_answer
+from app.client import Client
+from app.connection import ClientError, Connection, Response
+from tests.upstream import Behaviour, Request, Upstream, answering, http_answer, sending
 
 Upstreams = Callable[..., Upstream]
 
-ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\nContent-Length: 0\r\n\r\n"
+FLOOD = 25 * 2**20
 FORGED = http_answer({"forged": True})
 
 
@@ -57,13 +59,13 @@ def ask(tmp_path: Path) -> Callable[..., list[Response]]:
     return lambda url, times=1, pause=0.1: asyncio.run(asyncio.wait_for(asked(url, times, pause), 10))
 
 
-def keeping(then: Callable[[socket.socket], object] = lambda _: None) -> Behaviour:
-    """Answer requests on one connection, and do something after each."""
+def keeping(more: bytes = b"", then: Callable[[socket.socket], object] = lambda _: None) -> Behaviour:
+    """Answer requests on one connection; send more with each answer, and do something after it."""
 
     def answer(connection: socket.socket, _: Request) -> None:
         request = b"the first"
         while request:
-            connection.sendall(http_answer({}, headers={"Connection": "keep-alive"}))
+            connection.sendall(http_answer({}, headers={"Connection": "keep-alive"}) + more)
             then(connection)
             request = connection.recv(65536)
 
@@ -97,17 +99,18 @@ def test_the_next_address_of_a_host_is_tried_soon(
     assert time.monotonic() - started < 2
 
 
-@pytest.mark.parametrize("pause", [0, 0.05], ids=["with an answer", "after an answer"])
-def test_nothing_that_was_not_asked_for_is_taken_for_the_next_answer(
-    pause: float, upstream: Upstreams, ask: Callable[..., list[Response]]
-) -> None:
-    def send_more(connection: socket.socket) -> None:
-        time.sleep(pause)
-        connection.sendall(FORGED)
+def send_forged(connection: socket.socket) -> None:
+    time.sleep(0.05)
+    connection.sendall(FORGED)
 
-    source = upstream(keeping(send_more))
-    assert [answer.body for answer in ask(source.url, times=2, pause=0.3)] == [b"{}", b"{}"]
-    assert source.accepted == 2
+
+@pytest.mark.parametrize("source", [keeping(FORGED), keeping(then=send_forged)], ids=["with an answer", "after it"])
+def test_nothing_that_was_not_asked_for_is_taken_for_the_next_answer(
+    source: Behaviour, upstream: Upstreams, ask: Callable[..., list[Response]]
+) -> None:
+    server = upstream(source)
+    assert [answer.body for answer in ask(server.url, times=2, pause=0.3)] == [b"{}", b"{}"]
+    assert server.accepted == 2
 
 
 def test_a_server_that_goes_on_sending_is_cut_off(upstream: Upstreams, ask: Callable[..., list[Response]]) -> None:
@@ -116,12 +119,59 @@ def test_a_server_that_goes_on_sending_is_cut_off(upstream: Upstreams, ask: Call
     def flood(connection: socket.socket) -> None:
         time.sleep(0.05)  # so that it is not read with the answer
         with suppress(ConnectionError):
-            while sum(sent) < 100 * MAX_UNREAD:
+            while sum(sent) < FLOOD:
                 sent.append(connection.send(bytes(65536)))
 
-    source = upstream(keeping(flood))
+    source = upstream(keeping(then=flood))
     ask(source.url, times=2, pause=2)
-    assert 0 < sum(sent) < 100 * MAX_UNREAD
+    assert 0 < sum(sent) < FLOOD
+
+
+def test_a_request_on_a_connection_that_the_server_has_closed_fails_at_once() -> None:
+    async def ask() -> Response:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            connection = await Connection.open("127.0.0.1", listener.getsockname()[1], None)
+            listener.accept()[0].close()
+            await asyncio.sleep(0.1)
+            return await asyncio.wait_for(connection.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), 5)
+
+    with pytest.raises(ConnectionAbortedError):
+        asyncio.run(ask())
+
+
+# Answers
+
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1;x=y\r\n}\r\n0\r\n"
+WHOLE = {
+    "a length": http_answer({}),
+    "chunks": CHUNKED + b"\r\n",
+    "the end of the connection": b"HTTP/1.1 200 OK\r\n\r\n{}",
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\n\r\n{}",
+    "interim answers before it": INTERIM + http_answer({}),
+    "a trailer field": CHUNKED + b"Link: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("in_pieces", [False, True], ids=["at once", "byte by byte"])
+@pytest.mark.parametrize("answer", WHOLE.values(), ids=WHOLE)
+def test_an_answer_has_one_of_these_ends(
+    answer: bytes, in_pieces: bool, upstream: Upstreams, ask: Callable[..., list[Response]]
+) -> None:
+    pieces = [bytes([byte]) for byte in answer] if in_pieces else [answer]
+    (response,) = ask(upstream(sending(*pieces, pause=0.001)).url)
+    assert (response.status, response.body) == (200, b"{}")
+    assert "link" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "answer", [INTERIM, INTERIM[:40], CHUNKED, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n{}"]
+)
+def test_an_answer_that_lacks_its_end_is_none(
+    answer: bytes, upstream: Upstreams, ask: Callable[..., list[Response]]
+) -> None:
+    with pytest.raises(ClientError, match="before its answer was complete"):
+        ask(upstream(sending(answer)).url)
 
 
 # TLS
@@ -181,4 +231,4 @@ def test_nothing_that_came_before_tls_is_taken_for_an_answer(
     try:
         assert ask(source.url)[0].body == b"{}"
     except ClientError as error:
-        assert "SSL" in str(error)
+        assert re.search("SSL|before TLS", str(error))
