@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from app import __version__
 from app.address import IPAddress, caller_address, is_global, is_in, parse_address
@@ -26,8 +27,8 @@ from app.sources.source import Source
 logger = logging.getLogger("geoip")
 
 
-def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES) -> FastAPI:
-    """Make the application. ValueError, of one line, for a wrong setting."""
+def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES) -> ASGIApp:
+    """Make the application, with whatever is around it. ValueError, of one line, for a wrong setting."""
     client, store = Client(settings.certificates), None
     if settings.cache_url:
         from app.store import Store  # redis costs a start 0.1 s and 10 MB
@@ -57,11 +58,11 @@ def create_app(settings: Settings, sources: Sequence[type[Source]] = SOURCES) ->
     app.exception_handler(Problem)(_on_problem)
     app.exception_handler(HTTPException)(_on_http_exception)
     app.exception_handler(Exception)(_on_bug)
-    app.add_middleware(Hits, lookup=lookup)
-    if settings.log_format == "json":
-        paths = {route.path for route in app.routes if isinstance(route, Route)}
-        app.add_middleware(RequestLog, paths=paths, addresses=settings.log_addresses)
-    return app
+    with_hits = Hits(app, lookup)
+    if settings.log_format == "text":
+        return with_hits
+    paths = {route.path for route in app.routes if isinstance(route, Route)}
+    return RequestLog(with_hits, paths, settings.log_addresses)
 
 
 async def locate(request: Request) -> Response:

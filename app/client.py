@@ -120,7 +120,7 @@ def _request(method: str, target: str, fields: Mapping[str, str]) -> bytes:
 
 
 def _reason(error: Exception, proxy: "_Proxy | None") -> str:
-    """Say what went wrong. Only the system's messages do not quote the request, which may hold a key."""
+    """Say what went wrong. Only messages of OSError do not quote the request, which may hold a key."""
     reason = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
     return f"{reason}, through {proxy.variable}" if proxy else reason
 

@@ -20,11 +20,11 @@ class Hits:
         self._headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        hit = self._hit(scope) if scope["type"] == "http" else None
+        now = self._lookup.clock()
+        hit = self._hit(scope, now) if scope["type"] == "http" else None
         if hit is None:
             await self._app(scope, receive, send)
             return
-        now = self._lookup.clock()
         headers = [
             *self._headers,
             (b"cache-control", b"public, max-age=%d" % hit.time_left(now)),
@@ -35,13 +35,13 @@ class Hits:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": hit.body})
 
-    def _hit(self, scope: Scope) -> Found | None:
+    def _hit(self, scope: Scope, now: float) -> Found | None:
         query: bytes = scope["query_string"]
         if scope["path"] != "/" or scope["method"] not in {"GET", "HEAD"} or not query.startswith(b"ip="):
             return None
         address = query[3:].decode("latin-1").replace("%3A", ":")
         hit = self._lookup.cached(address) if address else None  # under "" is the service's own address
-        if hit is None or not hit.body or hit.time_left(self._lookup.clock()) < 1:
+        if hit is None or not hit.body or hit.time_left(now) < 1:
             return None
         accept = b", ".join([value for name, value in scope["headers"] if name == b"accept"])
         if prefers_html(accept.decode("latin-1")):

@@ -110,8 +110,8 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.data_received(bytes(self._buffer[:nbytes]))
         if self._arriving:
             self._head_size += nbytes
-        waiting = self._arrived - self._answered
-        if not self.transport.is_closing() and (self._head_size > MAX_HEAD or waiting > MAX_PIPELINED):
+        is_too_much = self._head_size > MAX_HEAD or self._arrived - self._answered > MAX_PIPELINED
+        if is_too_much and not self.transport.is_closing():
             self.send_400_response("")
 
     def on_message_begin(self) -> None:

@@ -21,7 +21,6 @@ PACKAGES = [
     "aiohttp",
     "fastapi",
     "flask",
-    "h11",
     "httptools",
     "pydantic",
     "requests",

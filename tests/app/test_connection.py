@@ -15,13 +15,14 @@ import trustme
 
 from app.client import Client
 from app.connection import ClientError, Connection, Response
-from tests.upstream import Behaviour, Request, Upstream, answering, http_answer, sending
+from tests.upstream import Behaviour, Request, Upstream, answering, http_answer, reset, sending
 
 Upstreams = Callable[..., Upstream]
 
-ESTABLISHED = b"HTTP/1.1 200 Connection established\r\nContent-Length: 0\r\n\r\n"
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+ESTABLISHED_WITH_A_LENGTH = b"HTTP/1.1 200 Connection established\r\nContent-Length: 0\r\n\r\n"
 FLOOD = 25 * 2**20
-FORGED = http_answer({"forged": True})
+FORGED = http_answer({"forged": True}, headers={"Connection": "keep-alive"})
 
 
 @pytest.fixture
@@ -174,16 +175,21 @@ def test_an_answer_that_lacks_its_end_is_none(
         ask(upstream(sending(answer)).url)
 
 
+def test_an_answer_that_is_broken_off_is_none(upstream: Upstreams, ask: Callable[..., list[Response]]) -> None:
+    with pytest.raises(ClientError, match="ConnectionResetError"):
+        ask(upstream(sending(WHOLE["the end of the connection"], then=reset, pause=0.1)).url)
+
+
 # TLS
 
 
-def tunnel(at_once: bytes = b"", later: bytes = b"") -> Behaviour:
-    """Pass everything on as a proxy does for CONNECT. These bytes come with its own answer, or soon after."""
+def tunnel(answer: bytes = ESTABLISHED, later: bytes = b"") -> Behaviour:
+    """Pass everything on as a proxy does for CONNECT, after its own answer, and bytes that come a little later."""
 
     def relay(connection: socket.socket, request: Request) -> None:
         host, _, port = request.target.partition(":")
         with socket.create_connection((host, int(port)), timeout=10) as other:
-            connection.sendall(ESTABLISHED + at_once)
+            connection.sendall(answer)
             if later:
                 time.sleep(0.3)
                 connection.sendall(later)
@@ -200,24 +206,28 @@ def tunnel(at_once: bytes = b"", later: bytes = b"") -> Behaviour:
     return relay
 
 
+@pytest.mark.parametrize("answer", [ESTABLISHED, ESTABLISHED_WITH_A_LENGTH], ids=["", "with a length"])
 @pytest.mark.parametrize("has_tls", [False, True], ids=["http proxy", "https proxy"])
 def test_an_answer_comes_through_a_proxy_and_tls(
     has_tls: bool,
+    answer: bytes,
     upstream: Upstreams,
     ask: Callable[..., list[Response]],
     tls: ssl.SSLContext,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    proxy, source = upstream(tunnel(), tls=tls if has_tls else None), upstream(keeping(), tls=tls)
+    proxy, source = upstream(tunnel(answer), tls=tls if has_tls else None), upstream(keeping(), tls=tls)
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    assert [answer.body for answer in ask(source.url, times=2)] == [b"{}", b"{}"]
+    assert [response.body for response in ask(source.url, times=2)] == [b"{}", b"{}"]
     assert (proxy.accepted, source.accepted) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    "proxy", [tunnel(FORGED), tunnel(later=FORGED)], ids=["with the proxy's answer", "during the handshake"]
+    "proxy",
+    [tunnel(ESTABLISHED + FORGED), tunnel(ESTABLISHED_WITH_A_LENGTH + FORGED), tunnel(later=FORGED)],
+    ids=["with the proxy's answer", "behind its length", "during the handshake"],
 )
 def test_nothing_that_came_before_tls_is_taken_for_an_answer(
     proxy: Behaviour,
