@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from app.client import Client
-from app.connection import ClientError, Connection, Response
+from app.connection import KEEP_ALIVE, ClientError, Connection, Response
 from tests.upstream import Behaviour, Request, Upstream, answering, http_answer, reset, sending
 
 Upstreams = Callable[..., Upstream]
@@ -112,6 +112,13 @@ def test_nothing_that_was_not_asked_for_is_taken_for_the_next_answer(
     server = upstream(source)
     assert [answer.body for answer in ask(server.url, times=2, pause=0.3)] == [b"{}", b"{}"]
     assert server.accepted == 2
+
+
+@pytest.mark.slow
+def test_a_connection_is_not_used_again_after_its_time(upstream: Upstreams, ask: Callable[..., list[Response]]) -> None:
+    source = upstream(keeping())
+    ask(source.url, times=2, pause=KEEP_ALIVE + 0.2)
+    assert source.accepted == 2
 
 
 def test_a_server_that_goes_on_sending_is_cut_off(upstream: Upstreams, ask: Callable[..., list[Response]]) -> None:

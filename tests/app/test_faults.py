@@ -101,7 +101,9 @@ FAULTS: dict[str, Fault] = {
     "the request said again": Fault(echo, FAILED),
     "a header of a megabyte": Fault(sending(HEAD + b"X-Long: " + b"x" * 2**20), FAILED),
     "two lengths": Fault(sending(HEAD + b"Content-Length: 5\r\n\r\n{}   "), FAILED),
-    "switching protocols": Fault(sending(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), FAILED),
+    "switching protocols": Fault(
+        sending(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"), FAILED
+    ),
     "10 MB body": Fault(
         answering(json.dumps(ipwhois_answer("8.8.8.8")).encode() + b" " * 10_000_000), FAILED, "ipwhois"
     ),
