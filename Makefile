@@ -205,6 +205,6 @@ test-docs: images .venv/images.lock .venv/app.lock ## run the commands in the do
 .PHONY: figures screenshots test-docs
 
 # Benchmark
-bench: .venv/app.lock .venv/bench.lock ## measure the service beside its peers (ten minutes; needs Linux and wrk; QUICK=1 is rough; ECHOIP=path adds echoip)
+bench: .venv/app.lock .venv/bench.lock ## measure the service beside its peers (twenty minutes; needs Linux and wrk; QUICK=1 is rough; ECHOIP=path adds echoip)
 	@$(BIN)/python -m bench
 .PHONY: bench

@@ -25,10 +25,11 @@ class Hits:
         if hit is None:
             await self._app(scope, receive, send)
             return
+        left = hit.time_left(now)
         headers = [
             *self._headers,
-            (b"cache-control", b"public, max-age=%d" % hit.time_left(now)),
-            (b"cache-status", hit.hit_status(now).encode()),
+            (b"cache-control", b"public, max-age=%d" % left),
+            (b"cache-status", b"geoip; hit; ttl=%d" % left),
             (b"content-length", b"%d" % len(hit.body)),
             (b"content-type", b"application/json"),
         ]
@@ -41,7 +42,7 @@ class Hits:
             return None
         address = query[3:].decode("latin-1").replace("%3A", ":")
         hit = self._lookup.cached(address) if address else None  # under "" is the service's own address
-        if hit is None or not hit.body or hit.time_left(now) < 1:
+        if hit is None or not hit.body or hit.expires < now + 1:
             return None
         accept = b", ".join([value for name, value in scope["headers"] if name == b"accept"])
         if prefers_html(accept.decode("latin-1")):

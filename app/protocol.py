@@ -27,7 +27,7 @@ BUFFER = 4096
 """Bytes that are read at once: small enough to stop a flood of the shortest requests early."""
 
 # RFC 3986, 3.2.2 and 3.2.3: a name, an IPv4 address or an IPv6 address in brackets, and a port; or nothing.
-_HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
+_HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?[ \t]*")
 
 _REFUSAL = problem_response(
     Problem(
@@ -46,6 +46,7 @@ class Outlet:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        self.is_closing = transport.is_closing  # asked for each request, and this way at half the price
         self._head = b""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (anything else is the transport's)
@@ -118,24 +119,17 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().on_message_begin()
         self._start_request()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a field; a trailer field is dropped (RFC 9112, 7.1.2: it must not become a header)."""
-        self._fields += 1
-        if self._fields > MAX_FIELDS:
-            raise ValueError("too many fields")  # the parser makes its own error of it
-        if not self._in_body:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
-        """Refuse another version of HTTP, and a request without one valid Host (RFC 9112, 3.2)."""
-        self._in_body = True
+        """Refuse too many fields, another version of HTTP, and a request without one valid Host (RFC 9112, 3.2)."""
+        if len(self.headers) > MAX_FIELDS:
+            raise ValueError("too many fields")  # the parser makes its own error of it
         version = self.parser.get_http_version()
         if version not in {"1.0", "1.1"}:
             raise ValueError("another version")
         hosts = [value for name, value in self.headers if name == b"host"]
         if len(hosts) > 1 or (not hosts and version != "1.0"):
             raise ValueError("not one Host")
-        if hosts and not _HOST.fullmatch(hosts[0].rstrip()):
+        if hosts and not _HOST.fullmatch(hosts[0]):
             raise ValueError("not a Host")
         super().on_headers_complete()
         if self.parser.should_upgrade() and any(
@@ -143,6 +137,8 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         ):
             # The parser would take the body for another request, so this one is the last.
             self._is_last, self.cycle.keep_alive = True, False
+        self._header_count = len(self.headers)
+        self.headers = []  # for trailer fields, which are dropped (RFC 9112, 7.1.2: they must not become headers)
 
     def on_body(self, body: bytes) -> None:
         """Leave the body out of the count."""
@@ -150,6 +146,8 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._header_count + len(self.headers) > MAX_FIELDS:
+            raise ValueError("too many fields")
         self._arriving = False
         self._arrived += 1
         super().on_message_complete()
@@ -175,8 +173,8 @@ class Protocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         super().shutdown()
 
     def _start_request(self) -> None:
-        self._head_size = self._fields = 0
-        self._arriving, self._in_body = True, False
+        self._head_size = 0
+        self._arriving = True
 
     def _make_room(self) -> None:
         """End the connection that has been idle for longest, so that a flood of idle ones does not shut others out."""

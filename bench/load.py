@@ -5,7 +5,8 @@ import os
 import random
 import statistics
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from bench.servers import HERE, LIMIT, Server
@@ -14,6 +15,9 @@ QUICK = bool(os.environ.get("QUICK"))
 ROUNDS, SECONDS = (2, 1.0) if QUICK else (5, 3.0)
 MANY = 2**24
 """Addresses of which hardly one is asked twice."""
+
+Servers = Mapping[str, Callable[[], AbstractContextManager[Server]]]
+"""By name, what starts a server."""
 
 Figures = dict[str, dict[str, dict[str, float]]]
 """The values of each row of each table: `{"hit": {"geoip": {"cpu_us": 50.1, …}, …}, …}`."""
@@ -59,17 +63,19 @@ def summary(loads: list[Load]) -> dict[str, float]:
     }
 
 
-def in_turns(
-    servers: Mapping[str, Server], addresses: int, paths: Mapping[str, str] | None = None
-) -> dict[str, dict[str, float]]:
-    """Load each with 16 clients, in turns."""
+def warm_load(server: Server, addresses: int, path: str = "/?ip=") -> Load:
+    """Load with 16 clients, without the first second: the first requests import and connect."""
+    load(server, addresses=addresses, seconds=1, path=path)
+    return load(server, addresses=addresses, path=path)
+
+
+def in_turns(servers: Servers, addresses: int, paths: Mapping[str, str] | None = None) -> dict[str, dict[str, float]]:
+    """Load each with 16 clients, in turns. A turn starts it anew: two processes of one program differ by a tenth."""
     seen: dict[str, list[Load]] = {name: [] for name in servers}
-    paths = {name: (paths or {}).get(name, "/?ip=") for name in servers}
-    for name, server in servers.items():
-        load(server, addresses=addresses, seconds=1, path=paths[name])  # the first requests import and connect
     for _ in range(ROUNDS):
-        for name, server in servers.items():
-            seen[name].append(load(server, addresses=addresses, path=paths[name]))
+        for name, started in servers.items():
+            with started() as server:
+                seen[name].append(warm_load(server, addresses, (paths or {}).get(name, "/?ip=")))
     for name, loads in seen.items():
         row = summary(loads)
         print(f"  {name:28} {row['rate']:8.0f}/s {row['cpu_us']:7.1f} µs CPU, {row['errors']} errors", flush=True)

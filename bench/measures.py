@@ -9,11 +9,13 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from statistics import median
 
-from bench.load import MANY, QUICK, ROUNDS, Figures, in_turns, load, summary
+from bench.load import MANY, QUICK, ROUNDS, Figures, Servers, in_turns, load, summary, warm_load
 from bench.profiles import import_profile, sampled_profile
 from bench.servers import (
     ENVIRONMENT,
@@ -44,17 +46,25 @@ def hits(upstream: int) -> Figures:
         del headers["date"]  # left to the server
         json.dump({"headers": headers, "body": body.decode()}, file)
         file.flush()
-        raw, fastapi = (stack.enter_context(peer("peers.py", name, file.name)) for name in ("raw", "fastapi"))
-        rows = in_turns({"geoip": ours, "raw ASGI callable": raw, "bare FastAPI": fastapi}, 0)
-        return {"hit": rows, "hit profile": sampled_profile(ours, 0)}
+        servers = {
+            "geoip": partial(service, upstream),
+            "raw ASGI callable": partial(peer, "peers.py", "raw", file.name),
+            "bare FastAPI": partial(peer, "peers.py", "fastapi", file.name),
+        }
+        return {"hit": in_turns(servers, 0), "hit profile": sampled_profile(ours, 0)}
 
 
 def misses(upstream: Server, slow: Server) -> Figures:
     """Measure a miss, beside the same with aiohttp's client and the article's way; then with a slow upstream."""
     url = f"http://127.0.0.1:{upstream.port}"
-    with service(upstream.port) as ours, peer("aiohttp_way.py", url) as aiohttp, peer("article.py", url) as article:
-        servers = {"geoip": ours, "with aiohttp's client": aiohttp, "the article's way": article}
-        rows = in_turns(servers | {"the upstream alone": upstream}, MANY)
+    servers: Servers = {
+        "geoip": partial(service, upstream.port),
+        "with aiohttp's client": partial(peer, "aiohttp_way.py", url),
+        "the article's way": partial(peer, "article.py", url),
+        "the upstream alone": lambda: nullcontext(upstream),
+    }
+    rows = in_turns(servers, MANY)
+    with service(upstream.port) as ours:
         profile = sampled_profile(ours, MANY)
     with service(slow.port) as ours:
         load(ours, 128, addresses=MANY, seconds=1)
@@ -81,25 +91,28 @@ def starts(upstream: int) -> Figures:
 def images(upstream: int) -> Figures:
     """Measure every image that is built: its start, its memory, a hit and a miss; beside the service outside."""
     names = [name for name in tomllib.loads((ROOT / "docker/images.toml").read_text()) if _is_built(f"geoip:{name}")]
-    rows: dict[str, dict[str, float]] = {name: {} for name in ["outside", *names]}
+    servers = {"outside": partial(service, upstream)} | {
+        name: partial(container, f"geoip:{name}", upstream) for name in names
+    }
+    seen: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in servers}
     for name in names:  # the first start reads the image's files from the disk, and counts their pages as its memory
-        with container(f"geoip:{name}", upstream):
+        with servers[name]():
             pass
-    begun: dict[str, list[float]] = {name: [] for name in names}
+    for name in names:
+        with servers[name]() as server:
+            _ask_about_10000(server.port)
+            seen[name]["memory_after_mb"] = [_megabytes(server.container)]
     for _ in range(ROUNDS):
-        for name in names:
-            with container(f"geoip:{name}", upstream) as (_, server):
-                begun[name].append(server.start)
-    with ExitStack() as stack:
-        servers = {"outside": stack.enter_context(service(upstream))}
-        for name in names:
-            started, servers[name] = stack.enter_context(container(f"geoip:{name}", upstream))
-            rows[name] = {"start_ms": median(begun[name]), "memory_mb": _megabytes(started)}
-            _ask_about_10000(servers[name].port)
-            rows[name]["memory_after_mb"] = _megabytes(started)
-        for what, addresses in (("hit", 0), ("miss", MANY)):
-            for name, seen in in_turns(servers, addresses).items():
-                rows[name][f"{what}_us"] = seen["cpu_us"]
+        for name, started in servers.items():
+            with started() as server:
+                if server.container:
+                    seen[name]["start_ms"].append(server.start)
+                    seen[name]["memory_mb"].append(_megabytes(server.container))
+                seen[name]["hit_us"].append(warm_load(server, 0).cpu)
+                seen[name]["miss_us"].append(warm_load(server, MANY).cpu)
+    rows = {name: {what: median(values) for what, values in each.items()} for name, each in seen.items()}
+    for name, row in rows.items():
+        print(f"  {name:28} a hit {row['hit_us']:7.1f} µs CPU, a miss {row['miss_us']:7.1f}", flush=True)
     return {"images": rows}
 
 
@@ -154,5 +167,10 @@ def echoip(binary: str) -> Figures:
     rows: dict[str, dict[str, float]] = {}
     with same_files(binary) as both:
         for what, addresses in (("8.8.8.8", 0), ("many addresses", MANY)):
-            rows |= {f"{name}: {what}": row for name, row in in_turns(both, addresses, {"echoip": "/json?ip="}).items()}
+            servers: Servers = {
+                "geoip": lambda: nullcontext(both["geoip"]),
+                "echoip": lambda: nullcontext(both["echoip"]),
+            }
+            seen = in_turns(servers, addresses, {"echoip": "/json?ip="})
+            rows |= {f"{name}: {what}": row for name, row in seen.items()}
     return {"echoip": {name: row | {"per_cpu": 1e6 / max(row["cpu_us"], 1)} for name, row in rows.items()}}

@@ -45,6 +45,8 @@ class Server:
     port: int
     processes: Sequence[int]
     start: float
+    container: str = ""
+    """Its name, if they run in one."""
 
     def cpu_seconds(self) -> float:
         """Return the CPU time that the processes have used (proc_pid_stat(5): utime and stime)."""
@@ -157,8 +159,8 @@ def sample(path: Path, kind: str) -> Path:
 
 
 @contextmanager
-def container(image: str, upstream: int) -> Iterator[tuple[str, Server]]:
-    """Run the service in a container on the machine's own network; also return the container's name."""
+def container(image: str, upstream: int) -> Iterator[Server]:
+    """Run the service in a container on the machine's own network."""
     port = free_port()
     name = f"geoip-bench-{os.getpid()}-{port}"
     options = ["--network=host", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
@@ -171,7 +173,7 @@ def container(image: str, upstream: int) -> Iterator[tuple[str, Server]]:
         answered = time.time()
         process, started = docker("inspect", "--format={{.State.Pid}} {{.State.StartedAt}}", name).split()
         begun = datetime.fromisoformat(started[:26].rstrip("Z") + "+00:00").timestamp()
-        yield name, Server(port, [int(process)], (answered - begun) * 1000)
+        yield Server(port, [int(process)], (answered - begun) * 1000, name)
     finally:
         docker("stop", name)
 
