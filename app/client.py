@@ -104,7 +104,7 @@ async def _open_tunnel(connection: Connection, host: str, proxy: "_Proxy") -> No
 def _get_request(url: SplitResult, headers: Mapping[str, str], proxy: "_Proxy | None") -> bytes:
     """Return the request for a URL. A proxy that opens no tunnel gets all of the URL (RFC 9112, 3.2.2)."""
     fields = {"Host": url.netloc} | _HEADERS | dict(headers)
-    target = url._replace(scheme="", netloc="").geturl() or "/"
+    target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     if proxy and url.scheme == "http":
         fields |= proxy.headers
         target = url.geturl()

@@ -198,10 +198,11 @@ def pick(record: object, places: Mapping[str, Sequence[str]]) -> dict[str, objec
     """Return the fields that a record has: each from the first of its places that holds a single value."""
     found: dict[str, object] = {}
     for field, candidates in places.items():
-        values = (at(record, place) for place in candidates)
-        value = next((value for value in values if value is not None and not isinstance(value, dict | list)), None)
-        if value is not None:
-            found[field] = value
+        for place in candidates:
+            value = at(record, place)
+            if value is not None and not isinstance(value, (dict, list)):
+                found[field] = value
+                break
     return found
 
 
