@@ -60,7 +60,6 @@ def serve() -> int:
     )
     logger.info("geoip %s on %s, asking %s", __version__, _url(settings), ", ".join(settings.sources))
     gc.freeze()  # the collector leaves out what the start made: a tenth of a hit's time
-    gc.set_threshold(20_000, 20, 20)  # it looks at requests under way less often: a twelfth of a miss's CPU time
     gc.enable()  # app/__main__.py turns it off for the start
     uvicorn.Server(config).run(sockets=[listener])
     return 0  # pragma: no cover (uvicorn ends by raising the signal again)
