@@ -143,18 +143,20 @@ sbom-%: .venv/images.lock ## list the packages in an image, in build/NAME.spdx.j
 	SYFT_CHECK_FOR_APP_UPDATE=false $(BIN)/syft scan --quiet docker-archive:build/$*.tar --output spdx-json=build/$*.spdx.json.part \
 		--source-name geoip --source-version $*
 	@rm build/$*.tar && mv build/$*.spdx.json.part build/$*.spdx.json
+# Two at once, each with files of its own: tests of one file may use the same container or tag.
+TWO_FILES = --numprocesses 2 --dist loadfile
 test-images: .venv/images.lock .venv/app.lock ## test every image that is built
 	tests/images/setup-browser
-	$(BIN)/pytest tests/images
+	$(BIN)/pytest tests/images $(TWO_FILES)
 test-arm64: .venv/images.lock .venv/app.lock ## build and test four images for arm64 (emulated: half an hour; ARM64="alpine or scratch")
-	$(BIN)/pytest tests/images/arm64.py $(if $(ARM64),-k "$(ARM64)")
+	$(BIN)/pytest tests/images/arm64.py --numprocesses 2 $(if $(ARM64),-k "$(ARM64)")
 .PHONY: images stop reproduce test-images test-arm64
 
 # Your own app
 own: .venv/pip $(if $(wildcard $(subst $() ,\ ,$(APP))/uv.lock),.venv/lint.lock) ## pack your own app: APP=path MODULE=package.module BASE=scratch
 	@ENGINE='$(ENGINE)' $(BIN)/python -m scripts.own "$$APP" "$$MODULE" "$$BASE"
 test-own: .venv/images.lock .venv/lint.lock ## pack each of examples/ on every base, and test it (some minutes)
-	$(BIN)/pytest tests/own --durations 5
+	$(BIN)/pytest tests/own $(TWO_FILES) --durations 5
 .PHONY: own test-own
 
 # Comparison
