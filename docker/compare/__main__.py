@@ -24,7 +24,8 @@ from report import Comparison, Row
 
 def main() -> int:
     options = _options()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         result, complete = measure(options)
         names = list(report.UNITS)
@@ -39,6 +40,13 @@ def main() -> int:
         print("compare: interrupted", file=sys.stderr)
         return 130
     return 0 if complete else 1
+
+
+def _interrupt(*_: object) -> None:
+    # Once: make passes SIGTERM on to a process that already has it, and a second one would leave the container behind.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def measure(options: argparse.Namespace) -> tuple[Comparison, bool]:

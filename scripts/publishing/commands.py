@@ -77,10 +77,18 @@ def date() -> str:
     return run("git", "log", "-1", "--format=%ct", what="git log", limit=60).strip()
 
 
+def _interrupt(*_: object) -> None:
+    # Once: make passes SIGTERM on to a process that already has it, and a second one would end the cleaning up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def finish(name: str, action: Callable[[], None]) -> None:
     """End the process with the status of the action: 0, 1 where it failed, 2 where it was refused."""
     # As Ctrl-C, so that a stopped CI job leaves no files behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         action()
     except RefusedError as error:
